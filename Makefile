@@ -1,0 +1,55 @@
+# Everything needs only git, make, a C++ compiler and Python 3.10, 3.11 or 3.12.
+# PYTHON=python3.12 make repro chooses one; without it the first that is found is taken.
+
+SUPPORTED := 3.10 3.11 3.12
+PRINT_VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+
+ifndef PYTHON
+PYTHON := $(shell for python in .venv/bin/python python3.11 python3.12 python3.10 python3; do \
+	case " $(SUPPORTED) " in *" $$("$$python" -c '$(PRINT_VERSION)' 2>/dev/null || echo none) "*) \
+	echo "$$python"; exit;; esac; done; echo python3)
+endif
+VERSION := $(shell "$(PYTHON)" -c '$(PRINT_VERSION)' 2>/dev/null || echo none)
+
+# A stamp is newer than what it was installed from, so that a second call installs nothing.
+INSTALLED := .venv/installed-$(VERSION)
+INSTALLED_DEV := .venv/installed-dev-$(VERSION)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := true
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help repro test lint ui clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: $(INSTALLED) ## Set up, then run every stage of the pipeline that is out of date
+	dvc repro
+
+test: lint ## Set up, then check everything that CI checks
+	pytest
+
+lint: $(INSTALLED_DEV) ## Set up, then check style only
+	ruff check .
+	ruff format --check .
+
+ui: $(INSTALLED) ## Open MLflow on all runs (stop with Ctrl-C)
+	mlflow ui
+
+clean: ## Remove .venv and the tools' caches; data, experiments and the DVC cache stay
+	rm -rf .venv .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(if $(filter $(VERSION),$(SUPPORTED)),,$(error Python 3.10, 3.11 or 3.12 is needed, \
+	found $(VERSION): PYTHON=python3.11 make $(firstword $(MAKECMDGOALS))))
+	@# One of another Python, and one without pip (uv makes such), is made anew.
+	@test "$$(.venv/bin/python -c 'import pip; $(PRINT_VERSION)' 2>/dev/null)" = "$(VERSION)" \
+		|| "$(PYTHON)" -m venv --clear .venv
+	.venv/bin/python -m pip install --constraint constraints.txt --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
