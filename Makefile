@@ -6,8 +6,8 @@ PRINT_VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 ifndef PYTHON
 PYTHON := $(shell for python in .venv/bin/python python3.11 python3.12 python3.10 python3; do \
-	case " $(SUPPORTED) " in *" $$("$$python" -c '$(PRINT_VERSION)' 2>/dev/null || echo none) "*) \
-	echo "$$python"; exit;; esac; done; echo python3)
+	version=$$($$python -c '$(PRINT_VERSION)' 2>/dev/null); \
+	case " $(SUPPORTED) " in (*" $$version "*) break;; esac; done; echo $$python)
 endif
 VERSION := $(shell "$(PYTHON)" -c '$(PRINT_VERSION)' 2>/dev/null || echo none)
 
