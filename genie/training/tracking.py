@@ -1,0 +1,227 @@
+"""MLflow: a parent run a pipeline run, a child run a stage, all in `mlflow.db` at the project's root.
+
+Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they share
+the DVC process that started them; a stage run by hand gets a parent of its own.
+"""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import yaml
+from filelock import FileLock
+
+from genie.params import Params
+
+EXPERIMENT = "mini-genie"
+SECONDS_PER_SYSTEM_SAMPLE = 5
+SECTIONS_OF_STAGE = {
+    "collect": ("collect",),
+    "train_tokenizer": ("tokenizer",),
+    "train_lam": ("lam",),
+    "train_dynamics": ("dynamics",),
+    "evaluate": ("sampling", "evaluate"),
+}
+
+
+class TrackingError(ValueError):
+    """MLflow could not record; the message names the store and the cause."""
+
+
+class NullTracker:
+    """What a stage may ask of its tracker; this one keeps nothing."""
+
+    run_id = ""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Adds a point to each curve; scalars of any kind, all of one step in one write."""
+
+    def log_image(self, name: str, image_HWC: np.ndarray, step: int) -> None:
+        """Adds a uint8 RGB image to the series `name`."""
+
+    def log_final(self, metrics: Mapping[str, float]) -> None:
+        """Records a stage's results, on the pipeline's run too as `<stage>.<key>`."""
+
+    def log_artifact(self, path: str | Path) -> None:
+        """Copies a file, or a folder and all in it, to the run."""
+
+    def resume(self, run_id: str) -> None:
+        """Goes on with an interrupted run in place of this fresh one, unless the store has lost it."""
+
+
+class Tracker(NullTracker):
+    """The run of one stage in MLflow; `open_tracker` makes and ends it."""
+
+    def __init__(self, client, parent_id: str, run_id: str, stage: str):
+        self._client, self._parent_id, self._stage = client, parent_id, stage
+        self._take(run_id)
+
+    def log_metrics(self, metrics, step):
+        self._log(self.run_id, metrics, step)
+
+    def log_image(self, name, image_HWC, step):
+        self._client.log_image(self.run_id, image_HWC, key=name, step=step)
+
+    def log_final(self, metrics):
+        self._log(self.run_id, metrics, 0)
+        self._log(self._parent_id, {f"{self._stage}.{key}": value for key, value in metrics.items()}, 0)
+
+    def log_artifact(self, path):
+        if Path(path).is_dir():
+            self._client.log_artifacts(self.run_id, str(path), artifact_path=Path(path).name)
+        else:
+            self._client.log_artifact(self.run_id, str(path))
+
+    def resume(self, run_id):
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_tag(run_id, "mlflow.parentRunId", self._parent_id)
+        except MlflowException:
+            return
+        self._monitor.finish()
+        self._client.delete_run(self.run_id)
+        self._take(run_id)
+
+    def close(self, status: str) -> None:
+        """Ends the run, and the pipeline's until the next stage: nobody tells us which stage is the last."""
+        self._monitor.finish()
+        self._client.set_terminated(self.run_id, status)
+        self._client.set_terminated(self._parent_id, status)
+
+    def _take(self, run_id: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self.run_id = run_id
+        self._client.update_run(run_id, status="RUNNING")
+        self._monitor = SystemMetricsMonitor(
+            run_id,
+            sampling_interval=SECONDS_PER_SYSTEM_SAMPLE,
+            resume_logging=True,
+            tracking_uri=self._client.tracking_uri,
+        )
+        self._monitor.start()
+
+    def _log(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self._client.log_batch(run_id, metrics=points)
+
+
+@contextmanager
+def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
+    """Records what happens inside as a child run `stage`; FINISHED, FAILED or, on Ctrl-C, KILLED at the end.
+
+    Raises:
+        TrackingError: the store cannot be read or written.
+    """
+    _silence_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    # DVC_ROOT is the project's root even where an experiment runs in a temporary copy of it.
+    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout=60")  # seconds to wait for parallel experiments
+    try:
+        experiment_id, parent_id = _enter_pipeline(client, root, stage, params)
+        run = client.create_run(experiment_id, run_name=stage, tags=_child_tags(stage, parent_id))
+        _log_params(client, run.info.run_id, params, SECTIONS_OF_STAGE.get(stage, ()))
+        tracker = Tracker(client, parent_id, run.info.run_id, stage)
+        try:
+            yield tracker
+        except BaseException as fault:
+            with suppress(MlflowException):  # a full disk should be reported as the stage saw it
+                tracker.close("KILLED" if isinstance(fault, KeyboardInterrupt) else "FAILED")
+            raise
+        tracker.close("FINISHED")
+    except MlflowException as error:
+        cause = str(error).strip().splitlines()[0]
+        raise TrackingError(f"MLflow cannot use {root / 'mlflow.db'}: {cause}") from error
+
+
+def _silence_mlflow() -> None:
+    """Must run before MLflow is imported: it sends telemetry and narrates its migrations unless told otherwise."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _enter_pipeline(client, root: Path, stage: str, params: Params) -> tuple[str, str]:
+    """Finds or makes the experiment and the pipeline's run in it; sets the run RUNNING."""
+    lock = root / ".cache" / "mlflow.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):  # two queue workers must not create the database at once
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment:
+            experiment_id = experiment.experiment_id
+        else:
+            artifacts = (root / "mlartifacts").as_uri()  # absolute: it is fixed for good, whatever the cwd
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+
+        pipeline = _pipeline_key()
+        if pipeline:
+            found = client.search_runs([experiment_id], f"tags.pipeline = '{pipeline}'", max_results=1)
+            if found:
+                client.update_run(found[0].info.run_id, status="RUNNING")
+                return experiment_id, found[0].info.run_id
+        tags = _common_tags() | {"pipeline": pipeline or "by hand"}
+        name = os.environ.get("DVC_EXP_NAME") or ("dvc repro" if pipeline else f"{stage} by hand")
+        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        _log_params(client, run_id, params, type(params).model_fields)
+        return experiment_id, run_id
+
+
+def _pipeline_key() -> str | None:
+    """Names the DVC process that started us, the same for all its stages and for no other; None by hand."""
+    with suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            if any(Path(word).stem == "dvc" for word in process.cmdline()[:3]):
+                return f"{process.pid}-{process.create_time():.2f}"
+    return None
+
+
+def _common_tags() -> dict[str, str]:
+    tags = {}
+    with suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    if "DVC_EXP_NAME" in os.environ:
+        tags["dvc.exp_name"] = os.environ["DVC_EXP_NAME"]
+    return tags
+
+
+def _child_tags(stage: str, parent_id: str) -> dict[str, str]:
+    """The stage's script, its parent and the DVC hashes of its inputs.
+
+    A hash is looked up among the outs of the stages before: the lock's own entry for this stage is of its last run.
+    """
+    tags = _common_tags() | {"mlflow.parentRunId": parent_id, "mlflow.source.name": f"stages/{stage}.py"}
+    with suppress(FileNotFoundError):
+        lock = yaml.safe_load(Path("dvc.lock").read_text())
+        hashes = {out["path"]: out["md5"] for locked in lock["stages"].values() for out in locked.get("outs", ())}
+        deps = yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(stage, {}).get("deps", ())
+        tags |= {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
+    return tags
+
+
+def _log_params(client, run_id: str, params: Params, sections) -> None:
+    from mlflow.entities import Param
+
+    tree = params.model_dump(include=set(sections))
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flatten(tree)])
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
