@@ -1,0 +1,196 @@
+"""The HDF5 episode store: every frame of a split in one flat dataset, episode after episode.
+
+| dataset | shape, type | |
+|---|---|---|
+| `frames` | `(N, 64, 64, 3)` uint8 | RGB, chunks of 16 frames |
+| `actions` | `(N,)` uint8 | simulator action held from frame t to t + 1; `NO_ACTION` at an episode's last frame |
+| `episode_starts` | `(E,)` int64 | ascending, the first is 0 |
+| `level_seeds` | `(E,)` int64 | the level each episode was played in |
+
+An episode holds only frames in a row inside one level life: no reset, death or change of level inside.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+FRAME_SHAPE = (64, 64, 3)
+NO_ACTION = 255  # index contract: actions[t] takes frame t to t + 1, and no frame follows an episode's last
+SCHEMA_VERSION = 1
+CHUNK_FRAMES = 16
+BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again
+FILTERS = {
+    "zstd": hdf5plugin.Zstd(clevel=3),
+    "lzf": {"compression": "lzf"},
+    "gzip": {"compression": "gzip", "compression_opts": 1},
+    "none": {},
+}
+
+
+class EpisodeFileError(ValueError):
+    """A file is not a whole episode store of this schema; the message names it and the fix."""
+
+
+class EpisodeWriter:
+    """Writes `num_frames` frames to `path`, episode after episode.
+
+    Appended frames wait in blocks until `flush` compresses them, so that the caller chooses when to spend that time.
+
+    Args:
+        path: the file, overwritten.
+        num_frames: the frames it will hold; what is appended beyond them is dropped.
+        compression: a key of `FILTERS`.
+        attributes: stored as attributes of the file, beside the schema version.
+    """
+
+    def __init__(self, path: str | Path, num_frames: int, compression: str, attributes: dict):
+        self.num_frames = num_frames
+        self.num_appended = 0
+        self._num_written = 0
+        self._block = np.empty((BLOCK_FRAMES, *FRAME_SHAPE), np.uint8)
+        self._num_in_block = 0
+        self._full_blocks = deque()
+        self._actions = np.full(num_frames, NO_ACTION, np.uint8)
+        self._starts, self._level_seeds = [], []
+        self._file = h5py.File(path, "w")
+        self._file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
+        chunk = (min(CHUNK_FRAMES, num_frames), *FRAME_SHAPE)
+        shape = (num_frames, *FRAME_SHAPE)
+        self._frames = self._file.create_dataset("frames", shape, np.uint8, chunks=chunk, **FILTERS[compression])
+
+    def append(self, frames: np.ndarray, actions: np.ndarray, level_seed: int) -> None:
+        """Adds one episode: frames `(n, 64, 64, 3)` uint8, copied, and the n - 1 actions between them."""
+        start = self.num_appended
+        frames = frames[: self.num_frames - start]
+        if len(frames) == 0:
+            return
+        self._starts.append(start)
+        self._level_seeds.append(level_seed)
+        self.num_appended += len(frames)
+        self._actions[start : self.num_appended - 1] = actions[: len(frames) - 1]
+        while len(frames):
+            room = slice(self._num_in_block, min(self._num_in_block + len(frames), BLOCK_FRAMES))
+            part, frames = np.split(frames, [room.stop - room.start])
+            self._block[room] = part
+            self._num_in_block = room.stop
+            if room.stop == BLOCK_FRAMES:
+                self._full_blocks.append(self._block)
+                self._block = np.empty_like(self._block)
+                self._num_in_block = 0
+
+    def flush(self, max_blocks: int) -> None:
+        """Compresses and writes up to `max_blocks` of the blocks that wait, `BLOCK_FRAMES` frames each."""
+        for _ in range(min(max_blocks, len(self._full_blocks))):
+            self._write(self._full_blocks.popleft())
+
+    def close(self) -> None:
+        """Writes what waits and everything but the frames, and closes the file."""
+        assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} frames appended"
+        self.flush(len(self._full_blocks))
+        self._write(self._block[: self._num_in_block])
+        self._file["actions"] = self._actions
+        self._file["episode_starts"] = np.array(self._starts, np.int64)
+        self._file["level_seeds"] = np.array(self._level_seeds, np.int64)
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes an unfinished file as well as it can be closed."""
+        with suppress(Exception):
+            self._file.close()
+
+    def _write(self, frames: np.ndarray) -> None:
+        self._frames[self._num_written : self._num_written + len(frames)] = frames
+        self._num_written += len(frames)
+
+
+class EpisodeStore:
+    """A split's frames, read in slices; the file is opened on the first read in each process, so a store can be
+    pickled and forked.
+
+    Raises:
+        EpisodeFileError: the file is missing, truncated, not an episode store or of another schema.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise EpisodeFileError(f"{path}: no such file; collect the data with `dvc repro collect`")
+        self._pid, self._file = None, None
+        with self._faults(), h5py.File(self.path, "r") as file:
+            self._check(file)
+            self.attributes = {key: _plain(value) for key, value in file.attrs.items()}
+            self.num_frames = len(file["frames"])
+            self.episode_starts = file["episode_starts"][:]
+            self.level_seeds = file["level_seeds"][:]
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_pid": None, "_file": None}
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames `start <= t < stop` as `(stop - start, 64, 64, 3)` uint8."""
+        if not 0 <= start <= stop <= self.num_frames:
+            raise IndexError(f"{self.path}: frames {start}:{stop} asked of {self.num_frames}")
+        with self._faults():
+            return self._open()["frames"][start:stop]
+
+    def actions(self) -> np.ndarray:
+        """All simulator actions, `(N,)` uint8; for evaluation only, training never reads them."""
+        with self._faults():
+            return self._open()["actions"][:]
+
+    def episode_slices(self) -> list[slice]:
+        """The frames of each episode."""
+        stops = [*self.episode_starts[1:], self.num_frames]
+        return [slice(int(start), int(stop)) for start, stop in zip(self.episode_starts, stops, strict=True)]
+
+    def _open(self) -> h5py.File:
+        if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
+            self._pid, self._file = os.getpid(), h5py.File(self.path, "r")
+        return self._file
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError) as error:
+            cause = " ".join(str(error).split())
+            raise EpisodeFileError(
+                f"{self.path}: truncated or not an episode file ({cause}); remove it and run `dvc repro collect`"
+            ) from None
+
+    def _check(self, file: h5py.File) -> None:
+        version = file.attrs["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise EpisodeFileError(
+                f"{self.path}: schema version {version}, this code reads {SCHEMA_VERSION}; run `dvc repro -f collect`"
+            )
+        num_frames, num_episodes = len(file["frames"]), len(file["episode_starts"])
+        for name, shape, dtype in (
+            ("frames", (num_frames, *FRAME_SHAPE), np.uint8),
+            ("actions", (num_frames,), np.uint8),
+            ("episode_starts", (num_episodes,), np.int64),
+            ("level_seeds", (num_episodes,), np.int64),
+        ):
+            found = file[name]
+            if found.shape != shape or found.dtype != dtype:
+                raise EpisodeFileError(
+                    f"{self.path}: `{name}` is {found.dtype} {found.shape}, wanted {np.dtype(dtype)} {shape}; "
+                    "remove it and run `dvc repro collect`"
+                )
+        starts = file["episode_starts"][:]
+        if num_episodes == 0 or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= num_frames:
+            raise EpisodeFileError(f"{self.path}: `episode_starts` does not ascend from 0; run `dvc repro -f collect`")
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,95 @@
+"""Procgen stepped as one batch, and what its actions do."""
+
+import contextlib
+import io
+import os
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+with contextlib.redirect_stderr(io.StringIO()):  # the old gym, which procgen pulls, prints a notice on import
+    from procgen import ProcgenGym3Env
+
+NUM_ACTIONS = 15
+EFFECTIVE_ACTIONS = ("stay", "left", "right", "jump", "jump_left", "jump_right")
+STAY, LEFT, RIGHT, JUMP, JUMP_LEFT, JUMP_RIGHT = 4, 1, 7, 5, 2, 8  # the simulator's own numbers for the six
+_EFFECTIVE = np.array([1, 1, 4, 0, 0, 3, 2, 2, 5, 0, 0, 0, 0, 0, 0])
+
+
+def effective_action(actions: np.ndarray) -> np.ndarray:
+    """Maps simulator actions 0..14 to indices of `EFFECTIVE_ACTIONS`, as CoinRun's physics does.
+
+    An action below 9 is `3 * (dx + 1) + (dy + 1)`; down only drops through crates, and 9..14 do nothing.
+    """
+    return _EFFECTIVE[actions]
+
+
+def distribution() -> tuple[str, str]:
+    """Name and version of the installed simulator: two wheels of it exist, and backgrounds differ slightly."""
+    for name in ("procgen", "procgen-mirror"):
+        with contextlib.suppress(PackageNotFoundError):
+            return name, version(name)
+    raise AssertionError("procgen was imported but is not installed")
+
+
+class Simulator:
+    """`num_envs` environments, all at once; each plays one random level after another.
+
+    Args:
+        start_level, num_levels: levels are drawn from `start_level <= seed < start_level + num_levels`.
+        action_repeat: simulator steps an action is held.
+        num_threads: of the simulator; 0 takes one a core. What is played does not depend on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        env_name: str,
+        distribution_mode: str,
+        backgrounds: bool,
+        num_envs: int,
+        start_level: int,
+        num_levels: int,
+        action_repeat: int,
+        seed: int,
+        num_threads: int,
+    ):
+        self._repeat = action_repeat
+        self._steps_left = 0  # of the held actions, beyond the one the threads are at
+        self._env = ProcgenGym3Env(
+            num=num_envs,
+            env_name=env_name,
+            distribution_mode=distribution_mode,
+            use_backgrounds=backgrounds,
+            start_level=start_level,
+            num_levels=num_levels,
+            rand_seed=seed,
+            num_threads=num_threads or os.cpu_count(),
+        )
+
+    def act(self, actions: np.ndarray) -> None:
+        """Begins to hold `actions (num_envs,)`; returns at once, and the simulator's threads go on by themselves."""
+        self._actions = actions.astype(np.int32)
+        self._env.act(self._actions)
+        self._steps_left = self._repeat - 1
+
+    def observe(self) -> tuple[np.ndarray, np.ndarray]:
+        """Waits until the actions have been held for `action_repeat` steps.
+
+        Returns:
+            frames `(num_envs, 64, 64, 3)` uint8, and `(num_envs,)` bool: a new life began on the way to this frame.
+        """
+        _, observation, is_new = self._env.observe()
+        while self._steps_left:
+            self._steps_left -= 1
+            self._env.act(self._actions)
+            _, observation, is_first = self._env.observe()
+            is_new |= is_first
+        return observation["rgb"], is_new
+
+    def level_seeds(self) -> np.ndarray:
+        """The level that each environment plays now, `(num_envs,)` int64; valid between `observe` and `act`."""
+        return np.array([info["level_seed"] for info in self._env.get_info()], np.int64)
+
+    def close(self) -> None:
+        self._env.close()
