@@ -1,0 +1,150 @@
+"""Windows of frames or tokens in a row, none across an episode, and the batches that training draws from them.
+
+Index contract, kept here and relied on everywhere: `actions[t]`, latent or the simulator's, takes frame `t` to frame
+`t + 1`; an episode's last frame has `NO_ACTION`. A window of T frames therefore comes with S = T - 1 actions.
+
+Legend: B batch, T frames, S transitions, N tokens a frame, H W C pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from genie.data.episodes import FRAME_SHAPE, NO_ACTION, EpisodeStore
+
+
+class WindowError(ValueError):
+    """No episode is as long as the window asked for."""
+
+
+def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> np.ndarray:
+    """All `t` for which frames `t` to `t + length - 1` lie in one episode: `(M,)` int64, ascending.
+
+    Raises:
+        WindowError: there is none.
+    """
+    lengths = np.diff(episode_starts, append=num_frames)
+    frames_left = np.repeat(episode_starts + lengths, lengths) - np.arange(num_frames)
+    starts = np.flatnonzero(frames_left >= length)
+    if len(starts) == 0:
+        raise WindowError(
+            f"no episode holds {length} frames in a row (the longest has {lengths.max()}); "
+            "shorten the window or raise collect.frames"
+        )
+    return starts
+
+
+def spread_starts(starts: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the starts, evenly spaced, all of them if there are no more: the same held-out clips every time."""
+    count = min(count, len(starts))
+    return starts[np.arange(count) * len(starts) // count]
+
+
+def episode_starts_of(actions: np.ndarray) -> np.ndarray:
+    """The first frame of each episode, read off the `NO_ACTION` at each episode's last frame."""
+    lasts = np.flatnonzero(actions == NO_ACTION)
+    return np.concatenate([[0], lasts[:-1] + 1])
+
+
+def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.ndarray:
+    """The frames of windows, in the order asked for, as `(B, T, H, W, C)` uint8; read in the order of the file."""
+    frames_BTHWC = np.empty((len(starts), length, *FRAME_SHAPE), np.uint8)
+    for row in np.argsort(starts, kind="stable"):
+        frames_BTHWC[row] = store.read(int(starts[row]), int(starts[row]) + length)
+    return frames_BTHWC
+
+
+class _Windows(Dataset):
+    """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
+
+    So a run's position in its data is its step, and the number of loader workers changes nothing.
+    """
+
+    def __init__(self, starts: np.ndarray, window: int, batch_size: int, seed: int, num_batches: int):
+        self.starts = starts
+        self.window = window
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_batches = num_batches
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def _draw(self, step: int) -> np.ndarray:
+        if not 0 <= step < self.num_batches:
+            raise IndexError(f"batch {step} of {self.num_batches}")
+        return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)
+
+
+class FrameWindows(_Windows):
+    """Batches of frames: `dataset[step]` is a `(B, T, H, W, C)` uint8 tensor.
+
+    Args:
+        window: T.
+        batch_size: B, drawn with replacement.
+
+    Raises:
+        WindowError: no episode is as long as `window`.
+    """
+
+    def __init__(self, store: EpisodeStore, window: int, batch_size: int, seed: int, num_batches: int):
+        starts = window_starts(store.episode_starts, store.num_frames, window)
+        super().__init__(starts, window, batch_size, seed, num_batches)
+        self.store = store
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        return torch.from_numpy(read_windows(self.store, self._draw(step), self.window))
+
+
+class TokenWindows(_Windows):
+    """Batches of cached tokens and latent actions.
+
+    `dataset[step]` is `{"tokens_BTN": int64, "actions_BS": int64}`, where `actions_BS[:, s]` takes frame s to s + 1.
+
+    Args:
+        tokens: `(num_frames, N)` uint16, in memory or mapped.
+        latent_actions: `(num_frames,)` uint8; its `NO_ACTION`s mark where episodes end.
+        window: T.
+        batch_size: B, drawn with replacement.
+
+    Raises:
+        WindowError: no episode is as long as `window`.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        latent_actions: np.ndarray,
+        window: int,
+        batch_size: int,
+        seed: int,
+        num_batches: int,
+    ):
+        if len(tokens) != len(latent_actions):
+            raise WindowError(
+                f"{len(tokens)} frames of tokens but {len(latent_actions)} latent actions; run `dvc repro`"
+            )
+        starts = window_starts(episode_starts_of(latent_actions), len(tokens), window)
+        super().__init__(starts, window, batch_size, seed, num_batches)
+        self.tokens = tokens
+        self.latent_actions = latent_actions
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        frames_BT = self._draw(step)[:, None] + np.arange(self.window)
+        return {
+            "tokens_BTN": torch.from_numpy(self.tokens[frames_BT].astype(np.int64)),
+            "actions_BS": torch.from_numpy(self.latent_actions[frames_BT[:, :-1]].astype(np.int64)),
+        }
+
+
+def batches(dataset: Dataset, start_step: int = 0, num_workers: int = 0) -> DataLoader:
+    """Iterates over `dataset[start_step]`, `dataset[start_step + 1]` and so on to its last, in order."""
+    return DataLoader(
+        dataset,
+        sampler=range(start_step, len(dataset)),
+        batch_size=None,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # or the loader would draw from the global one and a resumed run differ
+    )
