@@ -15,11 +15,11 @@ METRICS_FOLDER = Path("data/metrics")
 
 
 def run_stage(name: str, main: Callable[[Params, Tracker], None]) -> None:
-    """Runs `main(params, tracker)` with `params.yaml` of the working directory, and exits 1 on a user's fault.
+    """Runs `main(params, tracker)` with the working directory's `params.yaml`; exits 1 on a user's fault.
 
-    A fault the user can mend (ParamsError and any other ValueError, OSError, a non-finite loss) ends as one line
-    on stderr and exit code 1, Ctrl-C as one line and 130; any other exception is ours and keeps its traceback.
-    `GENIE_TRACEBACK=1` shows the traceback of faults too.
+    A fault the user can mend (ParamsError and any other ValueError, OSError, a non-finite loss) ends as one
+    line on stderr and exit code 1, Ctrl-C as one line and 130; any other exception is ours and keeps its
+    traceback. `GENIE_TRACEBACK=1` shows the traceback of faults too.
     """
     try:
         params = load_params()

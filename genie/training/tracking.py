@@ -1,14 +1,14 @@
 """MLflow: a parent run a pipeline run, a child run a stage, all in `mlflow.db` at the project's root.
 
-Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they share
-the DVC process that started them; a stage run by hand gets a parent of its own.
+Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they
+share the DVC process that started them; a stage run by hand gets a parent of its own.
 """
 
 import logging
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,13 +21,7 @@ from genie.params import Params
 
 EXPERIMENT = "mini-genie"
 SECONDS_PER_SYSTEM_SAMPLE = 5
-SECTIONS_OF_STAGE = {
-    "collect": ("collect",),
-    "train_tokenizer": ("tokenizer",),
-    "train_lam": ("lam",),
-    "train_dynamics": ("dynamics",),
-    "evaluate": ("sampling", "evaluate"),
-}
+SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
 
 
 class TrackingError(ValueError):
@@ -129,12 +123,14 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
 
     # DVC_ROOT is the project's root even where an experiment runs in a temporary copy of it.
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
-    client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout=60")  # seconds to wait for parallel experiments
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
     try:
         experiment_id, parent_id = _enter_pipeline(client, root, stage, params)
-        run = client.create_run(experiment_id, run_name=stage, tags=_child_tags(stage, parent_id))
-        _log_params(client, run.info.run_id, params, SECTIONS_OF_STAGE.get(stage, ()))
-        tracker = Tracker(client, parent_id, run.info.run_id, stage)
+        definition = _stage_definition(stage)
+        tags = _common_tags() | _input_tags(definition.get("deps", ())) | {"mlflow.parentRunId": parent_id}
+        run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
+        _log_params(client, run_id, params, definition.get("params", ()))
+        tracker = Tracker(client, parent_id, run_id, stage)
         try:
             yield tracker
         except BaseException as fault:
@@ -148,7 +144,7 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
 
 
 def _silence_mlflow() -> None:
-    """Must run before MLflow is imported: it sends telemetry and narrates its migrations unless told otherwise."""
+    """Stops telemetry and the narration of migrations; MLflow reads both settings when imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -175,7 +171,7 @@ def _enter_pipeline(client, root: Path, stage: str, params: Params) -> tuple[str
         tags = _common_tags() | {"pipeline": pipeline or "by hand"}
         name = os.environ.get("DVC_EXP_NAME") or ("dvc repro" if pipeline else f"{stage} by hand")
         run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        _log_params(client, run_id, params, type(params).model_fields)
+        _log_params(client, run_id, params, list(type(params).model_fields))
         return experiment_id, run_id
 
 
@@ -198,25 +194,32 @@ def _common_tags() -> dict[str, str]:
     return tags
 
 
-def _child_tags(stage: str, parent_id: str) -> dict[str, str]:
-    """The stage's script, its parent and the DVC hashes of its inputs.
-
-    A hash is looked up among the outs of the stages before: the lock's own entry for this stage is of its last run.
-    """
-    tags = _common_tags() | {"mlflow.parentRunId": parent_id, "mlflow.source.name": f"stages/{stage}.py"}
+def _stage_definition(stage: str) -> dict:
+    """What `dvc.yaml` says of the stage; nothing where there is none, as in a test."""
     with suppress(FileNotFoundError):
-        lock = yaml.safe_load(Path("dvc.lock").read_text())
-        hashes = {out["path"]: out["md5"] for locked in lock["stages"].values() for out in locked.get("outs", ())}
-        deps = yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(stage, {}).get("deps", ())
-        tags |= {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
-    return tags
+        return yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(stage, {})
+    return {}
 
 
-def _log_params(client, run_id: str, params: Params, sections) -> None:
+def _input_tags(deps: Sequence[str]) -> dict[str, str]:
+    """The DVC hash of each input that another stage makes.
+
+    Looked up among the outs of those stages: the lock's own entry for this stage is still of its last run.
+    """
+    with suppress(FileNotFoundError):
+        stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"].values()
+        hashes = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
+        return {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
+    return {}
+
+
+def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> None:
+    """Logs every param that is one of `wanted` (`runtime.precision`) or in a section of them (`lam`)."""
     from mlflow.entities import Param
 
-    tree = params.model_dump(include=set(sections))
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flatten(tree)])
+    prefixes = tuple(f"{key}." for key in wanted)
+    leaves = [Param(key, str(value)) for key, value in _flatten(params.model_dump())]
+    client.log_batch(run_id, params=[leaf for leaf in leaves if f"{leaf.key}.".startswith(prefixes)])
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
