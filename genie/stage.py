@@ -4,43 +4,42 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from genie.params import Params, load_params
 from genie.training.tracking import Tracker, open_tracker
 
-USER_FAULTS = (ValueError, OSError, FloatingPointError)
 METRICS_FOLDER = Path("data/metrics")
 
 
 def run_stage(name: str, main: Callable[[Params, Tracker], None]) -> None:
-    """Runs `main(params, tracker)` with the working directory's `params.yaml`; exits 1 on a user's fault.
-
-    A fault the user can mend (ParamsError and any other ValueError, OSError, a non-finite loss) ends as one
-    line on stderr and exit code 1, Ctrl-C as one line and 130; any other exception is ours and keeps its
-    traceback. `GENIE_TRACEBACK=1` shows the traceback of faults too.
-    """
-    try:
+    """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow."""
+    with faults_in_one_line(name):
         params = load_params()
         with open_tracker(name, params) as tracker:
             main(params, tracker)
+
+
+@contextmanager
+def faults_in_one_line(program: str) -> Iterator[None]:
+    """Ends the process with one line on stderr, and exit code 1, on a fault that the user can mend.
+
+    Those are ValueError (and so ParamsError), OSError and FloatingPointError (a non-finite loss). Ctrl-C ends
+    as one line and 130. Any other exception is ours and keeps its traceback; `GENIE_TRACEBACK=1` shows that of
+    every fault.
+    """
+    try:
+        yield
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; run the same command again to continue", file=sys.stderr)
+        print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
-    except USER_FAULTS as fault:
+    except (ValueError, OSError, FloatingPointError) as fault:
         if os.environ.get("GENIE_TRACEBACK") == "1":
             raise
-        print(f"{name}: {describe_fault(fault)}", file=sys.stderr)
+        print(f"{program}: {_describe(fault)}", file=sys.stderr)
         sys.exit(1)
-
-
-def describe_fault(fault: Exception) -> str:
-    """The fault in one line that also says what to do where its own message does not."""
-    message = " ".join(str(fault).split()) or type(fault).__name__
-    if isinstance(fault, OSError) and "No space left on device" in message:
-        return f"the disk is full ({message}); free some space and run the same command again"
-    return message
 
 
 def write_metrics(name: str, metrics: Mapping[str, float]) -> None:
@@ -54,6 +53,14 @@ def write_metrics(name: str, metrics: Mapping[str, float]) -> None:
     unfinished = METRICS_FOLDER / f".{name}.json"
     unfinished.write_text(json.dumps(rounded, indent=2) + "\n")
     unfinished.replace(METRICS_FOLDER / f"{name}.json")
+
+
+def _describe(fault: Exception) -> str:
+    """The fault in one line that also says what to do where its own message does not."""
+    message = " ".join(str(fault).split()) or type(fault).__name__
+    if isinstance(fault, OSError) and "No space left on device" in message:
+        return f"the disk is full ({message}); free some space and run the same command again"
+    return message
 
 
 def _round(key: str, value: float) -> float | int:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import yaml
 from filelock import FileLock
+from ruamel.yaml import YAML
 
 from genie.params import Params
 
@@ -197,7 +197,7 @@ def _common_tags() -> dict[str, str]:
 def _stage_definition(stage: str) -> dict:
     """What `dvc.yaml` says of the stage; nothing where there is none, as in a test."""
     with suppress(FileNotFoundError):
-        return yaml.safe_load(Path("dvc.yaml").read_text())["stages"].get(stage, {})
+        return YAML(typ="safe").load(Path("dvc.yaml"))["stages"].get(stage, {})
     return {}
 
 
@@ -207,7 +207,7 @@ def _input_tags(deps: Sequence[str]) -> dict[str, str]:
     Looked up among the outs of those stages: the lock's own entry for this stage is still of its last run.
     """
     with suppress(FileNotFoundError):
-        stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"].values()
+        stages = YAML(typ="safe").load(Path("dvc.lock"))["stages"].values()
         hashes = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
         return {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
     return {}
