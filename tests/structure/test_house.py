@@ -1,0 +1,116 @@
+"""The set-up, the dependencies and the README agree with the code."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from shutil import copy
+
+import typer
+
+from genie.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+
+RUN_NOT_IMPORTED = {"dvc"}
+
+
+def declared_dependencies() -> set[str]:
+    """Names under `dependencies`; Python 3.10 has no TOML parser, and one list needs none."""
+    listed = PYPROJECT.partition("\ndependencies = [\n")[2].partition("\n]")[0]
+    return set(re.findall(r'^ +"([\w.-]+)', listed, re.MULTILINE))
+
+
+def third_party_imports() -> dict[str, set[str]]:
+    """What the package and the stages import, each with the distributions that provide it."""
+    roots = set()
+    for path in [*ROOT.glob("genie/**/*.py"), *ROOT.glob("stages/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                roots.add(node.module.split(".")[0])
+    roots -= sys.stdlib_module_names | {"genie", "stages"}
+    provided = packages_distributions()
+    return {root: {name.lower() for name in provided.get(root, [root])} for root in roots}
+
+
+def fake_python(path: Path, version: str) -> None:
+    """A script that answers as a Python of that version and writes what it installs to `log`."""
+    path.write_text(f"""#!/bin/sh
+case "$*" in
+    -c*) echo {version};;
+    *venv*) echo venv >> log; mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
+    *pip*) echo pip >> log;;
+esac
+""")
+    path.chmod(0o755)
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs the Makefile in a folder of its own that holds nothing else of the project."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        if not (folder / name).exists():
+            copy(ROOT / name, folder)
+    return subprocess.run(["make", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_dependencies_are_those_imported():
+    declared, imports = declared_dependencies(), third_party_imports()
+    assert [root for root, providers in imports.items() if not providers & declared] == []
+    assert declared - set().union(*imports.values()) <= RUN_NOT_IMPORTED | {"procgen", "procgen-mirror"}
+
+
+def test_constraints_pin_exactly_and_name_no_address():
+    lines = [line for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
+    assert all(re.match(r"[\w.-]+==[\w.+]+( ; .+)?$", line) for line in lines)
+    pinned = {line.partition("==")[0] for line in lines}
+    assert {name.replace(".", "-") for name in declared_dependencies()} <= pinned
+    assert "://" not in CONSTRAINTS + PYPROJECT + MAKEFILE
+
+
+def test_make_help_lists_every_target(tmp_path):
+    targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+    assert re.findall(r"^make (\w+) ", make(tmp_path, "help").stdout, re.MULTILINE) == targets
+
+
+def test_unsupported_python_ends_in_one_line(tmp_path):
+    fake_python(tmp_path / "python", "3.9")
+    run = make(tmp_path, "--no-print-directory", "repro", f"PYTHON={tmp_path}/python")
+    message = "Python 3.10, 3.11 or 3.12 is needed, found 3.9: PYTHON=python3.11 make repro"
+    assert run.returncode != 0
+    assert message in run.stderr
+    assert len((run.stdout + run.stderr).splitlines()) == 1
+
+
+def test_a_second_set_up_installs_nothing(tmp_path):
+    folder = tmp_path / "a folder"  # with a space, as a user may have
+    folder.mkdir()
+    fake_python(folder / "python 3", "3.11")
+    target = [".venv/installed-3.11", f"PYTHON={folder}/python 3"]
+
+    assert make(folder, *target).returncode == 0
+    assert (folder / "log").read_text().split() == ["venv", "pip"]
+    assert make(folder, *target).returncode == 0
+    assert (folder / "log").read_text().split() == ["venv", "pip"]
+
+    make(folder, "--assume-new=constraints.txt", *target)
+    assert (folder / "log").read_text().split() == ["venv", "pip", "pip"]
+    fake_python(folder / "python 3", "3.12")
+    make(folder, ".venv/installed-3.12", target[1])
+    assert (folder / "log").read_text().split() == ["venv", "pip", "pip", "venv", "pip"]
+
+
+def test_commands_in_the_readme_exist():
+    readme = ROOT / "README.md"
+    text = readme.read_text() if readme.exists() else ""
+    code = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
+    commands = set(typer.main.get_command(app).commands)
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    assert set(re.findall(r"(?:^|[ (])make ([a-z]+)", code, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:^|[ (])genie ([a-z]+)", code, re.MULTILINE)) <= commands

@@ -1,0 +1,79 @@
+"""`params.yaml` is the one truth: all of it is typed, explained and used."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from genie.params import Params, load_params, parse_params
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Every value by its dotted key."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every typed key, dotted, and whether it has no default."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        yield prefix + name, field.is_required()
+
+
+def merged(tree: dict, changes: dict) -> dict:
+    """The tree with the leaves of `changes` in place of its own."""
+    return tree | {
+        key: merged(tree[key], value) if isinstance(value, dict) else value for key, value in changes.items()
+    }
+
+
+def test_params_load():
+    assert load_params(ROOT / "params.yaml").collect.env_name == "coinrun"
+
+
+def test_no_type_has_a_default():
+    assert [key for key, required in fields(Params) if not required] == []
+
+
+def test_every_leaf_is_explained_on_its_line():
+    lines = TEXT.splitlines()
+
+    def unexplained(node: yaml.MappingNode) -> Iterator[str]:
+        for key, value in node.value:
+            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+                yield from unexplained(value)
+            elif not lines[key.start_mark.line].partition(" # ")[2].strip():
+                yield key.value
+
+    assert list(unexplained(yaml.compose(TEXT))) == []
+
+
+def test_every_key_is_used():
+    sources = [*ROOT.glob("stages/*.py"), *ROOT.glob("genie/**/*.py")]
+    used = {
+        node.attr
+        for path in sources
+        if path != ROOT / "genie/params.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert sorted(key for key in leaves(yaml.safe_load(TEXT)) if not set(key.split(".")[1:]) & used) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("scales/*.yaml")), ids=lambda path: path.stem)
+def test_a_scale_holds_only_what_differs(path):
+    here, scale = yaml.safe_load(TEXT), yaml.safe_load(path.read_text())
+    ours, theirs = leaves(here), leaves(scale)
+    assert theirs.keys() <= ours.keys()
+    assert [key for key, value in theirs.items() if value == ours[key]] == []
+    parse_params(merged(here, scale), path.name)

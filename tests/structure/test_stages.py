@@ -1,0 +1,132 @@
+"""`dvc.yaml` says all that a stage reads and writes: DVC does not follow imports, nor read scripts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+NAMES = list(STAGES)
+
+# No dep of any stage, because a change in them cannot change a result: values are tracked as params and
+# params.py holds no default (test_params.py); the others only report. dvc.yaml says the same.
+EXEMPT = {"genie/params.py", "genie/stage.py", "genie/progress.py", "genie/training/tracking.py"}
+
+# Which layer may import which: its own and lower ones.
+LAYERS = {
+    "params": 0,
+    "progress": 0,
+    "runtime": 1,
+    "data": 1,
+    "models": 1,
+    "training": 2,
+    "world": 3,
+    "evaluation": 3,
+    "scales": 4,
+    "stage": 4,
+    "cli": 5,
+}
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The project's own modules that a file names in an import anywhere in it, as paths from the root."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide from this test"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    files = {name.replace(".", "/") + ".py" for name in names if name.split(".")[0] in ("genie", "stages")}
+    return {file for file in files if (ROOT / file).is_file()}
+
+
+def modules_run(script: str) -> set[str]:
+    """All of the project's own modules that a stage's script imports, directly or not."""
+    found, waiting = set(), {script}
+    while waiting:
+        imported = modules_imported(ROOT / waiting.pop())
+        waiting |= imported - found
+        found |= imported
+    return found
+
+
+def declared(stage: str, *kinds: str) -> set[str]:
+    """The paths under some of a stage's headings (`deps`, `outs`, `metrics`)."""
+    entries = [entry for kind in kinds for entry in STAGES[stage].get(kind, ())]
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_deps_are_the_modules_a_stage_runs(stage):
+    script = f"stages/{stage}.py"
+    listed = {dep for dep in declared(stage, "deps") if dep.endswith(".py")}
+    assert listed == {script} | modules_run(script) - EXEMPT
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "evaluate"}),
+        ("genie/models/lam.py", {"train_lam", "label_actions", "evaluate"}),
+        ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
+        ("genie/evaluation/report.py", {"evaluate"}),
+        ("genie/world.py", {"evaluate"}),
+    ],
+)
+def test_a_change_reruns_only_what_depends_on_it(module, stages):
+    assert {stage for stage in NAMES if module in modules_run(f"stages/{stage}.py")} <= stages
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_params_are_the_sections_a_script_reads(stage):
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+    # Of runtime only precision can change a result; the simulator computes in integers.
+    expected = {"runtime.precision" if key == "runtime" else key for key in read}
+    assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_every_data_path_in_a_script_is_declared(stage):
+    known = declared(stage, "deps", "outs", "metrics")
+    for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
+        if isinstance(node, ast.Constant) and str(node.value).startswith("data/"):
+            path = node.value.rstrip("/")
+            assert any(f"{path}/".startswith(f"{k}/") or k.startswith(f"{path}/") for k in known), path
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_stage_runs_as_the_module_of_its_name(stage):
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert "desc" in STAGES[stage]
+    assert "persist" not in str(STAGES[stage])  # it would switch off the run cache
+
+
+def test_every_script_is_a_short_stage():
+    scripts = {path.stem: path for path in (ROOT / "stages").glob("*.py")}
+    assert scripts.keys() == STAGES.keys()
+    for path in scripts.values():
+        assert len(path.read_text().splitlines()) <= 80, f"{path.name}: stages call genie, they are not it"
+
+
+def test_package_files_hold_no_code():
+    for path in ROOT.glob("genie/**/__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("genie/**/*.py")), ids=lambda path: path.stem)
+def test_imports_go_one_way(path):
+    if path.name == "__init__.py":
+        return
+    here = path.relative_to(ROOT / "genie").with_suffix("").parts[0]
+    imported = {Path(module).with_suffix("").parts[1] for module in modules_imported(path)}
+    assert all(LAYERS[name] <= LAYERS[here] for name in imported)
+    if here == "models":
+        assert imported <= {"models", "params"}, "models know nothing of files, DVC or MLflow"
