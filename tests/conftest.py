@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from genie.params import Params, parse_params
+from genie.params import Params, parse_params, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,14 +30,14 @@ TINY = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_tree() -> dict:
     """The tree of a whole `params.yaml` that runs the pipeline in a minute."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree = read_yaml(ROOT / "params.yaml")
     return {section: values | TINY.get(section, {}) for section, values in tree.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_params(tiny_tree) -> Params:
     """The same, parsed."""
     return parse_params(tiny_tree)

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import BaseModel
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode
 
-from genie.params import Params, load_params, parse_params
+from genie.params import Params, load_params, parse_params, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
+TREE = read_yaml(ROOT / "params.yaml")
 
 
 def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
@@ -48,14 +50,14 @@ def test_no_type_has_a_default():
 def test_every_leaf_is_explained_on_its_line():
     lines = TEXT.splitlines()
 
-    def unexplained(node: yaml.MappingNode) -> Iterator[str]:
+    def unexplained(node: MappingNode) -> Iterator[str]:
         for key, value in node.value:
-            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            if isinstance(value, MappingNode) and not value.flow_style:
                 yield from unexplained(value)
             elif not lines[key.start_mark.line].partition(" # ")[2].strip():
                 yield key.value
 
-    assert list(unexplained(yaml.compose(TEXT))) == []
+    assert list(unexplained(YAML().compose(TEXT))) == []
 
 
 def test_every_key_is_used():
@@ -67,13 +69,13 @@ def test_every_key_is_used():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }
-    assert sorted(key for key in leaves(yaml.safe_load(TEXT)) if not set(key.split(".")[1:]) & used) == []
+    assert sorted(key for key in leaves(TREE) if not set(key.split(".")[1:]) & used) == []
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("scales/*.yaml")), ids=lambda path: path.stem)
 def test_a_scale_holds_only_what_differs(path):
-    here, scale = yaml.safe_load(TEXT), yaml.safe_load(path.read_text())
-    ours, theirs = leaves(here), leaves(scale)
+    scale = read_yaml(path)
+    ours, theirs = leaves(TREE), leaves(scale)
     assert theirs.keys() <= ours.keys()
     assert [key for key, value in theirs.items() if value == ours[key]] == []
-    parse_params(merged(here, scale), path.name)
+    parse_params(merged(TREE, scale), path.name)

@@ -4,10 +4,11 @@ import ast
 from pathlib import Path
 
 import pytest
-import yaml
+
+from genie.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 NAMES = list(STAGES)
 
 # No dep of any stage, because a change in them cannot change a result: values are tracked as params and
