@@ -39,7 +39,7 @@ class Project:
         self.commit("start")
 
     def run(self, *command: str) -> str:
-        """Runs a command at the project's root, as a user with the virtual environment's PATH; returns stdout."""
+        """Runs a command at the root, with the virtual environment's programs first; returns stdout."""
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "MLFLOW"))
         }
