@@ -64,7 +64,8 @@ def declared(stage: str, *kinds: str) -> set[str]:
 def test_deps_are_the_modules_a_stage_runs(stage):
     script = f"stages/{stage}.py"
     listed = {dep for dep in declared(stage, "deps") if dep.endswith(".py")}
-    assert listed == {script} | modules_run(script) - EXEMPT
+    needed = {script} | modules_run(script) - EXEMPT
+    assert listed == needed, f"add {sorted(needed - listed)}, remove {sorted(listed - needed)}"
 
 
 @pytest.mark.parametrize(
