@@ -1,0 +1,99 @@
+"""Whether latent actions are used, tell the true ones, and change what the latent action model expects."""
+
+import numpy as np
+import torch
+
+from genie.data.episodes import NO_ACTION, EpisodeStore
+from genie.data.motion import is_moving
+from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
+from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.evaluation.metrics import (
+    codebook_metrics,
+    count_codes,
+    frame_mse,
+    min_code_share,
+    normalised_mutual_information,
+    psnr,
+)
+from genie.models.lam import LatentActionModel
+from genie.progress import progress
+
+
+def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
+    """How often each latent action meets each effective true one.
+
+    Both `(N,)`, latent and simulator actions of the same transitions; those without an action are left out.
+
+    Returns:
+        Counts `(A, 6)` int64, columns as in `EFFECTIVE_ACTIONS`.
+    """
+    taken = actions != NO_ACTION
+    pairs = latent_actions[taken].astype(np.int64) * len(EFFECTIVE_ACTIONS) + effective_action(actions[taken])
+    return count_codes(pairs, num_actions * len(EFFECTIVE_ACTIONS)).reshape(num_actions, -1)
+
+
+def action_nmi(latent_actions: np.ndarray, actions: np.ndarray) -> float:
+    """Normalised mutual information, in [0, 1], of latent and effective true actions, both `(N,)`."""
+    taken = actions != NO_ACTION
+    return normalised_mutual_information(latent_actions[taken], effective_action(actions[taken]))
+
+
+def evaluate_lam(
+    lam: LatentActionModel,
+    store: EpisodeStore,
+    *,
+    window: int,
+    num_windows: int,
+    seed: int,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Infers the actions of windows spread over a split, and predicts each next frame from them.
+
+    The baselines predict from uniformly random actions (`_random_action`) or copy the frame before
+    (`_copy_last`).
+
+    Args:
+        window: frames a window, at least 2.
+        num_windows: at most this many.
+        seed: of the random actions.
+
+    Returns:
+        `psnr`, `psnr_random_action`, `psnr_copy_last`, each also `..._moving` (dB, moving transitions only);
+        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions.
+
+    Raises:
+        ValueError: nothing moves in any window.
+    """
+    device = next(lam.parameters()).device
+    lam.eval()
+    starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
+    random_actions = np.random.default_rng(seed).integers(lam.num_actions, size=(len(starts), window - 1))
+    mse = {"psnr": [], "psnr_random_action": [], "psnr_copy_last": []}
+    moving, inferred = [], []
+    for first in progress(range(0, len(starts), batch_size), name="evaluate LAM", unit="batch"):
+        rows = slice(first, first + batch_size)
+        frames_BTHWC = torch.from_numpy(read_windows(store, starts[rows], window)).to(device)
+        before_BSHWC, after_BSHWC = frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]
+        actions_BS = lam.infer_actions(frames_BTHWC)
+        predictions = {
+            "psnr": lam.predict_next(frames_BTHWC, actions_BS),
+            "psnr_random_action": lam.predict_next(
+                frames_BTHWC, torch.from_numpy(random_actions[rows]).to(device)
+            ),
+            "psnr_copy_last": before_BSHWC,
+        }
+        for name, predicted_BSHWC in predictions.items():
+            mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC))
+        moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy()))
+        inferred.append(actions_BS.cpu().numpy())
+    moving, inferred = np.concatenate(moving), np.concatenate(inferred)
+    metrics = {}
+    for name, errors in mse.items():
+        errors_MS = np.concatenate(errors)
+        metrics |= {name: psnr(errors_MS), f"{name}_moving": psnr(errors_MS[moving])}
+    true_actions = store.actions()[starts[:, None] + np.arange(window - 1)]
+    return metrics | {
+        "action_nmi": action_nmi(inferred.ravel(), true_actions.ravel()),
+        "min_code_share": min_code_share(count_codes(inferred, lam.num_actions)),
+        **codebook_metrics(inferred, lam.num_actions),
+    }

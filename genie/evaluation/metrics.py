@@ -1,0 +1,76 @@
+"""Pure measures: frames against frames, and what the counts of codes tell.
+
+Legend: `...` any leading axes, `H W C` pixels, `K` codes. Frames are uint8 RGB.
+"""
+
+import numpy as np
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from genie.models.quantizer import code_statistics
+
+MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB): JSON knows no infinity
+
+
+def frame_mse(frames: Tensor, targets: Tensor) -> np.ndarray:
+    """Mean squared error of each frame, for pixels in [0, 1].
+
+    `(..., H, W, C)` uint8 twice -> `(...)` float64.
+    """
+    assert frames.shape == targets.shape, f"{tuple(frames.shape)} against {tuple(targets.shape)}"
+    difference = (frames.float() - targets.float()) / 255
+    return difference.square().mean(dim=(-3, -2, -1)).double().cpu().numpy()
+
+
+def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
+    """Structural similarity of each frame, in [-1, 1] (Gaussian window of 11 pixels, mean over the channels).
+
+    `(..., H, W, C)` uint8 twice -> `(...)` float64.
+    """
+    planes = [(x.float() / 255).movedim(-1, -3).flatten(0, -4) for x in (frames, targets)]
+    ssim = structural_similarity_index_measure(*planes, data_range=1.0, reduction="none")
+    return ssim.double().cpu().numpy().reshape(frames.shape[:-3])
+
+
+def psnr(mse: np.ndarray) -> float:
+    """Peak signal-to-noise ratio, in dB, of a whole set of frames: that of the mean of their squared errors.
+
+    The mean over frames of each frame's PSNR would be ruled by the frames that are copied exactly (infinite),
+    and most of CoinRun stands still.
+
+    Raises:
+        ValueError: the set is empty.
+    """
+    if np.size(mse) == 0:
+        raise ValueError("no frames to measure (none of them moves?): collect or evaluate more frames")
+    return float(-10 * np.log10(max(np.mean(mse), MIN_MSE)))
+
+
+def count_codes(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """How often each code occurs: any shape of integers in [0, K) -> `(K,)` int64."""
+    counts = np.bincount(np.ravel(codes), minlength=num_codes)
+    assert len(counts) == num_codes, f"code {len(counts) - 1} of a codebook of {num_codes}"
+    return counts
+
+
+def codebook_metrics(codes: np.ndarray, num_codes: int) -> dict[str, float]:
+    """`codebook_usage` and `codebook_perplexity` (as in training) of a set's codes, integers of any shape."""
+    statistics = code_statistics(torch.as_tensor(codes).long(), num_codes)
+    return {name: float(value) for name, value in statistics.items()}
+
+
+def min_code_share(counts: np.ndarray) -> float:
+    """The share of the rarest code, in [0, 1 / K]."""
+    return float(np.min(counts) / np.sum(counts))
+
+
+def normalised_mutual_information(labels: np.ndarray, others: np.ndarray) -> float:
+    """What two labellings of the same things tell of each other, in [0, 1]; 0 where either is constant.
+
+    The mutual information over the arithmetic mean of the two entropies.
+    """
+    if np.ptp(labels) == 0 or np.ptp(others) == 0:
+        return 0.0  # scikit-learn calls two constant labellings a perfect match
+    return float(normalized_mutual_info_score(labels, others))

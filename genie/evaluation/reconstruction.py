@@ -1,0 +1,36 @@
+"""How well the tokenizer keeps frames it never saw: the ceiling of everything dreamed in its tokens."""
+
+import numpy as np
+import torch
+
+from genie.data.episodes import EpisodeStore
+from genie.evaluation.metrics import codebook_metrics, frame_mse, frame_ssim, psnr
+from genie.models.tokenizer import Tokenizer
+from genie.progress import progress
+
+
+def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 256) -> dict[str, float]:
+    """Encodes and decodes every frame of a split.
+
+    Returns:
+        `mse` (pixels in [0, 1]), `psnr` (dB), `ssim`, `codebook_usage` and `codebook_perplexity`.
+    """
+    device = next(tokenizer.parameters()).device
+    tokenizer.eval()
+    mse, ssim, tokens = [], [], []
+    for start in progress(range(0, store.num_frames, batch_size), name="evaluate tokenizer", unit="batch"):
+        frames_BHWC = torch.from_numpy(store.read(start, min(start + batch_size, store.num_frames))).to(
+            device
+        )
+        tokens_BN = tokenizer.encode(frames_BHWC)
+        decoded_BHWC = tokenizer.decode(tokens_BN)
+        mse.append(frame_mse(decoded_BHWC, frames_BHWC))
+        ssim.append(frame_ssim(decoded_BHWC, frames_BHWC))
+        tokens.append(tokens_BN.cpu().numpy())
+    mse = np.concatenate(mse)
+    return {
+        "psnr": psnr(mse),
+        "mse": float(np.mean(mse)),
+        "ssim": float(np.mean(np.concatenate(ssim))),
+        **codebook_metrics(np.concatenate(tokens), tokenizer.num_codes),
+    }
