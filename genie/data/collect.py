@@ -1,46 +1,57 @@
 """Plays the simulator and records every split."""
 
+import math
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from genie.data.episodes import BLOCK_FRAMES, FRAME_SHAPE, SPLITS, EpisodeStore, EpisodeWriter
-from genie.data.files import replacing
+from genie.data.files import writing_hdf5
 from genie.data.motion import is_moving
-from genie.data.simulator import (
-    JUMP, JUMP_LEFT, JUMP_RIGHT, LEFT, NUM_ACTIONS, RIGHT, STAY, Simulator, distribution,
-)  # fmt: skip
+from genie.data.simulator import ACTION_OF_EFFECT, NUM_ACTIONS, Simulator, distribution
 from genie.params import CollectParams
 from genie.progress import progress
 
-MAX_EPISODE_FRAMES = 256
-BUFFER_BYTES = 2**28
+MAX_EPISODE_FRAMES = 256  # longer lives are cut: memory stays bounded, and few windows are lost
+BUFFER_BYTES = 2**28  # of frames whose episode goes on; cuts earlier where there are many environments
+FRESH_SHARES = {
+    "stay": 0.08,
+    "left": 0.17,
+    "right": 0.25,
+    "jump": 0.10,
+    "jump_left": 0.15,
+    "jump_right": 0.25,
+}
 
 
 class CollectError(ValueError):
-    """The collect params are each fine but cannot be played together; the message names the key and the fix."""
+    """The collect params are each fine but do not go together; the message names the key and the fix."""
 
 
 def fresh_action_shares(env_name: str) -> np.ndarray:
     """How often `sticky_right` draws each of the simulator's 15 actions when it does not keep the last one.
 
-    CoinRun: only the six actions that do something, leaning right because levels run that way. In the other games
-    any action may matter: half of the draws lean right the same way, half are uniform.
+    CoinRun: only the six actions that do something, leaning right because levels run that way. In the other
+    games any action may matter: half of the draws lean right the same way, half are uniform.
     """
     shares = np.zeros(NUM_ACTIONS)
-    shares[[STAY, LEFT, RIGHT, JUMP, JUMP_LEFT, JUMP_RIGHT]] = 0.08, 0.17, 0.25, 0.10, 0.15, 0.25
+    for effect, share in FRESH_SHARES.items():
+        shares[ACTION_OF_EFFECT[effect]] = share
     return shares if env_name == "coinrun" else shares / 2 + 0.5 / NUM_ACTIONS
 
 
 class Policy:
     """Draws the next actions of all environments without looking at them.
 
-    `uniform` draws each of the 15 actions alike. `sticky_right` keeps the last action with probability `stickiness`
-    and else draws by `fresh_action_shares`, so that agents run on instead of trembling at the start.
+    `uniform` draws each of the 15 actions alike. `sticky_right` keeps the last action with probability
+    `stickiness` and else draws by `fresh_action_shares`, so that agents run on instead of trembling at the
+    start: on CoinRun 4 lives in 10 end at the coin, after some 50 frames of 3 simulator steps.
     """
 
-    def __init__(self, params: CollectParams, rng: np.random.Generator):
-        self._rng = rng
+    def __init__(self, params: CollectParams, seed: int):
+        self._rng = np.random.default_rng(seed)
         if params.policy == "uniform":
             self._stickiness, shares = 0.0, np.full(NUM_ACTIONS, 1 / NUM_ACTIONS)
         else:
@@ -100,83 +111,90 @@ def _check(params: CollectParams) -> None:
     for split, num_frames in params.frames:
         if num_frames < 2 * params.num_envs:
             raise CollectError(
-                f"collect.frames.{split}: {num_frames} frames cannot hold a transition of each of {params.num_envs} "
-                f"environments; ask for at least {2 * params.num_envs}, or lower collect.num_envs"
+                f"collect.frames.{split}: {num_frames} frames cannot hold a transition of each of "
+                f"{params.num_envs} environments; ask for at least {2 * params.num_envs} or lower "
+                "collect.num_envs"
             )
     num_levels = sum(count for _, count in params.levels)
     if num_levels >= 2**31:
-        raise CollectError(f"collect.levels: {num_levels} levels in all, the simulator knows {2**31 - 1}; ask for fewer")
+        raise CollectError(
+            f"collect.levels: {num_levels} in all, but the simulator knows {2**31 - 1}; ask for fewer"
+        )
 
 
 def _collect_split(params: CollectParams, split: str, path: Path, num_threads: int) -> None:
-    """Plays until the split's frames are recorded and writes them to `path`, whole or not at all."""
     index = SPLITS.index(split)
-    num_frames, num_levels = getattr(params.frames, split), getattr(params.levels, split)
-    start_level = sum(getattr(params.levels, earlier) for earlier in SPLITS[:index])
-    seed, policy_seed = np.random.SeedSequence([params.seed, index]).generate_state(2)
+    played = {
+        "start_level": sum(getattr(params.levels, earlier) for earlier in SPLITS[:index]),
+        "num_levels": getattr(params.levels, split),
+        **_draw_seeds(params.seed, index),
+    }
     simulator = Simulator(
         env_name=params.env_name,
         distribution_mode=params.distribution_mode,
         backgrounds=params.backgrounds,
         num_envs=params.num_envs,
-        start_level=start_level,
-        num_levels=num_levels,
         action_repeat=params.action_repeat,
-        seed=int(seed >> 1),  # the simulator takes 31 bits
+        start_level=played["start_level"],
+        num_levels=played["num_levels"],
+        seed=played["simulator_seed"],
         num_threads=num_threads,
     )
-    policy = Policy(params, np.random.default_rng(policy_seed))
-    with replacing(path) as temporary:
-        writer = EpisodeWriter(temporary, num_frames, params.compression, _attributes(params, split, start_level))
-        try:
-            with progress(name=f"collect {split}", total=num_frames, unit="frame") as bar:
-                _record(simulator, policy, writer, params.num_envs, bar)
-            writer.close()
-        except BaseException:
-            writer.abandon()
-            raise
-        finally:
-            simulator.close()
+    policy = Policy(params, played["policy_seed"])
+    num_frames = getattr(params.frames, split)
+    attributes = {"split": split, **played, **_flat(params), **distribution()}
+    with (
+        closing(simulator),
+        writing_hdf5(path) as file,
+        progress(name=f"collect {split}", total=num_frames, unit="frame") as bar,
+    ):
+        writer = EpisodeWriter(file, num_frames, params.compression, attributes)
+        _record(simulator, policy, writer, bar)
+        writer.finish()
 
 
-def _record(simulator: Simulator, policy: Policy, writer: EpisodeWriter, num_envs: int, bar) -> None:
-    frame_bytes = int(np.prod(FRAME_SHAPE))
-    max_length = min(MAX_EPISODE_FRAMES, max(2, BUFFER_BYTES // (num_envs * frame_bytes)))
+def _record(simulator: Simulator, policy: Policy, writer: EpisodeWriter, bar: tqdm) -> None:
+    """Fills the writer, compressing beside the simulator's threads as many frames as they play meanwhile."""
+    num_envs = simulator.num_envs
+    max_length = min(MAX_EPISODE_FRAMES, max(2, BUFFER_BYTES // (num_envs * math.prod(FRAME_SHAPE))))
     frames = np.empty((num_envs, max_length, *FRAME_SHAPE), np.uint8)  # of the life each environment is in
     actions = np.empty((num_envs, max_length), np.uint8)
     lengths = np.zeros(num_envs, int)
     envs = np.arange(num_envs)
-    # At first every environment would fill its buffer at once and the simulator wait for them all to be written.
+    # Else all environments would at first fill their buffers at once, and wait for all of them to be written.
     limits = max_length - envs * (max_length // 2) // num_envs
+
+    def end_episodes(which: np.ndarray) -> None:
+        for env in which:
+            writer.append(frames[env, : lengths[env]], actions[env], seeds[env])
+        lengths[which] = 0
+        limits[which] = max_length
+
+    observed, _ = simulator.observe()
     seeds = simulator.level_seeds()
-    num_recorded = 0
-    while True:
-        observed, is_new = simulator.observe()
-        ends = np.flatnonzero((lengths > 0) & (is_new | (lengths == limits)))
-        next_seeds = simulator.level_seeds() if is_new.any() else seeds
+    for num_recorded in range(num_envs, writer.num_frames + num_envs, num_envs):
         held = policy()
-        is_last = num_recorded + num_envs >= writer.num_frames
-        if not is_last:
-            simulator.act(held)  # from here on the simulator's threads work beside this one
-        for env in ends:
-            writer.append(frames[env, : lengths[env]], actions[env], int(seeds[env]))
-        lengths[ends] = 0
-        limits[ends] = max_length
-        frames[envs, lengths] = observed
-        actions[envs, lengths] = held
+        frames[envs, lengths], actions[envs, lengths] = observed, held
         lengths += 1
-        seeds = next_seeds
-        num_recorded += num_envs
         bar.update(num_envs)
-        writer.flush(1 + num_envs // BLOCK_FRAMES)
-        if is_last:
+        if num_recorded >= writer.num_frames:
             break
-    for env in envs:
-        writer.append(frames[env, : lengths[env]], actions[env], int(seeds[env]))
+        simulator.act(held)
+        writer.flush(1 + num_envs // BLOCK_FRAMES)
+        observed, is_new = simulator.observe()
+        end_episodes(np.flatnonzero(is_new | (lengths == limits)))
+        if is_new.any():
+            seeds = simulator.level_seeds()
+    end_episodes(envs)
 
 
-def _attributes(params: CollectParams, split: str, start_level: int) -> dict:
-    name, version = distribution()
-    flat = params.model_dump(exclude={"frames", "levels"})
-    flat |= {f"{key}_{part}": count for key in ("frames", "levels") for part, count in getattr(params, key)}
-    return {**flat, "split": split, "start_level": start_level, "simulator": name, "simulator_version": version}
+def _draw_seeds(seed: int, split_index: int) -> dict[str, int]:
+    """Seeds of 31 bits, as many as the simulator takes."""
+    simulator_seed, policy_seed = np.random.SeedSequence([seed, split_index]).generate_state(2) >> 1
+    return {"simulator_seed": int(simulator_seed), "policy_seed": int(policy_seed)}
+
+
+def _flat(params: CollectParams) -> dict:
+    tree = params.model_dump()
+    counts = {f"{key}.{split}": tree[key][split] for key in ("frames", "levels") for split in SPLITS}
+    return {key: value for key, value in tree.items() if not isinstance(value, dict)} | counts

@@ -3,7 +3,7 @@
 | dataset | shape, type | |
 |---|---|---|
 | `frames` | `(N, 64, 64, 3)` uint8 | RGB, chunks of 16 frames |
-| `actions` | `(N,)` uint8 | simulator action held from frame t to t + 1; `NO_ACTION` at an episode's last frame |
+| `actions` | `(N,)` uint8 | simulator action held from frame t to t + 1; `NO_ACTION` at an episode's last |
 | `episode_starts` | `(E,)` int64 | ascending, the first is 0 |
 | `level_seeds` | `(E,)` int64 | the level each episode was played in |
 
@@ -13,7 +13,7 @@ An episode holds only frames in a row inside one level life: no reset, death or 
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -39,31 +39,35 @@ class EpisodeFileError(ValueError):
 
 
 class EpisodeWriter:
-    """Writes `num_frames` frames to `path`, episode after episode.
+    """Writes `num_frames` frames to a new HDF5 file, episode after episode.
 
-    Appended frames wait in blocks until `flush` compresses them, so that the caller chooses when to spend that time.
+    Appended frames wait in blocks until `flush` compresses them: the caller chooses when to spend that time.
 
     Args:
-        path: the file, overwritten.
+        file: open for writing.
         num_frames: the frames it will hold; what is appended beyond them is dropped.
         compression: a key of `FILTERS`.
         attributes: stored as attributes of the file, beside the schema version.
     """
 
-    def __init__(self, path: str | Path, num_frames: int, compression: str, attributes: dict):
+    def __init__(self, file: h5py.File, num_frames: int, compression: str, attributes: dict):
         self.num_frames = num_frames
         self.num_appended = 0
         self._num_written = 0
         self._block = np.empty((BLOCK_FRAMES, *FRAME_SHAPE), np.uint8)
         self._num_in_block = 0
-        self._full_blocks = deque()
+        self._full_blocks, self._spare_blocks = deque(), []
         self._actions = np.full(num_frames, NO_ACTION, np.uint8)
         self._starts, self._level_seeds = [], []
-        self._file = h5py.File(path, "w")
+        self._file = file
         self._file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-        chunk = (min(CHUNK_FRAMES, num_frames), *FRAME_SHAPE)
-        shape = (num_frames, *FRAME_SHAPE)
-        self._frames = self._file.create_dataset("frames", shape, np.uint8, chunks=chunk, **FILTERS[compression])
+        self._frames = self._file.create_dataset(
+            "frames",
+            (num_frames, *FRAME_SHAPE),
+            np.uint8,
+            chunks=(min(CHUNK_FRAMES, num_frames), *FRAME_SHAPE),
+            **FILTERS[compression],
+        )
 
     def append(self, frames: np.ndarray, actions: np.ndarray, level_seed: int) -> None:
         """Adds one episode: frames `(n, 64, 64, 3)` uint8, copied, and the n - 1 actions between them."""
@@ -82,28 +86,24 @@ class EpisodeWriter:
             self._num_in_block = room.stop
             if room.stop == BLOCK_FRAMES:
                 self._full_blocks.append(self._block)
-                self._block = np.empty_like(self._block)
+                self._block = self._spare_blocks.pop() if self._spare_blocks else np.empty_like(self._block)
                 self._num_in_block = 0
 
     def flush(self, max_blocks: int) -> None:
         """Compresses and writes up to `max_blocks` of the blocks that wait, `BLOCK_FRAMES` frames each."""
         for _ in range(min(max_blocks, len(self._full_blocks))):
-            self._write(self._full_blocks.popleft())
+            block = self._full_blocks.popleft()
+            self._write(block)
+            self._spare_blocks.append(block)  # fresh memory would cost as much as the copy into it
 
-    def close(self) -> None:
-        """Writes what waits and everything but the frames, and closes the file."""
-        assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} frames appended"
+    def finish(self) -> None:
+        """Writes the frames that wait, and all but the frames."""
+        assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} appended"
         self.flush(len(self._full_blocks))
         self._write(self._block[: self._num_in_block])
         self._file["actions"] = self._actions
         self._file["episode_starts"] = np.array(self._starts, np.int64)
         self._file["level_seeds"] = np.array(self._level_seeds, np.int64)
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Closes an unfinished file as well as it can be closed."""
-        with suppress(Exception):
-            self._file.close()
 
     def _write(self, frames: np.ndarray) -> None:
         self._frames[self._num_written : self._num_written + len(frames)] = frames
@@ -111,8 +111,15 @@ class EpisodeWriter:
 
 
 class EpisodeStore:
-    """A split's frames, read in slices; the file is opened on the first read in each process, so a store can be
-    pickled and forked.
+    """A split's frames, read in slices.
+
+    The file is opened on the first read in each process, so a store can be pickled and forked.
+
+    Attributes:
+        num_frames: N.
+        episode_starts: `(E,)` int64.
+        level_seeds: `(E,)` int64.
+        attributes: of the file: the collect params, split, seeds and simulator.
 
     Raises:
         EpisodeFileError: the file is missing, truncated, not an episode store or of another schema.
@@ -121,7 +128,7 @@ class EpisodeStore:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise EpisodeFileError(f"{path}: no such file; collect the data with `dvc repro collect`")
+            raise self._fault("no such file")
         self._pid, self._file = None, None
         with self._faults(), h5py.File(self.path, "r") as file:
             self._check(file)
@@ -163,17 +170,15 @@ class EpisodeStore:
         try:
             yield
         except (OSError, KeyError) as error:
-            cause = " ".join(str(error).split())
-            raise EpisodeFileError(
-                f"{self.path}: truncated or not an episode file ({cause}); remove it and run `dvc repro collect`"
-            ) from None
+            raise self._fault(f"truncated or not an episode file ({' '.join(str(error).split())})") from None
+
+    def _fault(self, cause: str) -> EpisodeFileError:
+        return EpisodeFileError(f"{self.path}: {cause}; collect it again with `dvc repro -f collect`")
 
     def _check(self, file: h5py.File) -> None:
         version = file.attrs["schema_version"]
         if version != SCHEMA_VERSION:
-            raise EpisodeFileError(
-                f"{self.path}: schema version {version}, this code reads {SCHEMA_VERSION}; run `dvc repro -f collect`"
-            )
+            raise self._fault(f"schema version {version}, but this code reads {SCHEMA_VERSION}")
         num_frames, num_episodes = len(file["frames"]), len(file["episode_starts"])
         for name, shape, dtype in (
             ("frames", (num_frames, *FRAME_SHAPE), np.uint8),
@@ -183,13 +188,10 @@ class EpisodeStore:
         ):
             found = file[name]
             if found.shape != shape or found.dtype != dtype:
-                raise EpisodeFileError(
-                    f"{self.path}: `{name}` is {found.dtype} {found.shape}, wanted {np.dtype(dtype)} {shape}; "
-                    "remove it and run `dvc repro collect`"
-                )
+                raise self._fault(f"`{name}` is {found.dtype} {found.shape}, not {np.dtype(dtype)} {shape}")
         starts = file["episode_starts"][:]
         if num_episodes == 0 or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= num_frames:
-            raise EpisodeFileError(f"{self.path}: `episode_starts` does not ascend from 0; run `dvc repro -f collect`")
+            raise self._fault("`episode_starts` does not ascend from 0")
 
 
 def _plain(value):

@@ -1,7 +1,9 @@
 """Caches of what the models made of the frames, each tied to its model by a fingerprint.
 
-`data/tokens/<split>.h5` holds `tokens (num_frames, N)` uint16 and `data/actions/<split>.h5` `latent_actions (num_frames,)`
-uint8 (`NO_ACTION` at an episode's last frame). Both are contiguous and unfiltered, so that readers map them.
+- `data/tokens/<split>.h5`: `tokens (num_frames, N)` uint16.
+- `data/actions/<split>.h5`: `latent_actions (num_frames,)` uint8, `NO_ACTION` at an episode's last frame.
+
+Both are contiguous and unfiltered, so that readers map them.
 """
 
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from genie.data.files import replacing
+from genie.data.files import writing_hdf5
 
 
 class CacheFileError(ValueError):
@@ -39,7 +41,7 @@ def write_tokens(
 def write_latent_actions(
     path: str | Path, chunks: Iterable[np.ndarray], num_frames: int, *, fingerprint: str, num_actions: int
 ) -> None:
-    """Streams chunks of latent actions `(n,)`, below `num_actions` or `NO_ACTION`, to a cache of `num_frames`."""
+    """Streams chunks of latent actions `(n,)`, with `NO_ACTION` where an episode ends, to a cache."""
     attributes = {"lam_fingerprint": fingerprint, "num_actions": num_actions}
     _write(path, "latent_actions", chunks, (num_frames,), np.uint8, attributes)
 
@@ -71,11 +73,15 @@ def cache_attributes(path: str | Path) -> dict:
         CacheFileError: the file is missing, truncated or foreign.
     """
     with _open(path) as file:
-        return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()}
+        return {
+            key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()
+        }
 
 
-def _write(path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: type, attributes: dict) -> None:
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+def _write(
+    path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: type, attributes: dict
+) -> None:
+    with writing_hdf5(path) as file:
         file.attrs.update(attributes)
         dataset = file.create_dataset(name, shape, dtype)
         position = 0
@@ -105,4 +111,6 @@ def _open(path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         cause = " ".join(str(error).split())
-        raise CacheFileError(f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`") from None
+        raise CacheFileError(
+            f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`"
+        ) from None

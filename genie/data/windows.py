@@ -1,7 +1,7 @@
-"""Windows of frames or tokens in a row, none across an episode, and the batches that training draws from them.
+"""Windows of frames or tokens in a row, none across an episode, and the batches drawn from them.
 
-Index contract, kept here and relied on everywhere: `actions[t]`, latent or the simulator's, takes frame `t` to frame
-`t + 1`; an episode's last frame has `NO_ACTION`. A window of T frames therefore comes with S = T - 1 actions.
+Index contract, kept here and relied on everywhere: `actions[t]`, latent or the simulator's, takes frame `t`
+to frame `t + 1`; an episode's last frame has `NO_ACTION`. So T frames come with S = T - 1 actions.
 
 Legend: B batch, T frames, S transitions, N tokens a frame, H W C pixels.
 """
@@ -37,7 +37,7 @@ def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> n
 
 
 def spread_starts(starts: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the starts, evenly spaced, all of them if there are no more: the same held-out clips every time."""
+    """`count` of the starts, evenly spaced, or all if there are no more: the same clips every time."""
     count = min(count, len(starts))
     return starts[np.arange(count) * len(starts) // count]
 
@@ -49,7 +49,7 @@ def episode_starts_of(actions: np.ndarray) -> np.ndarray:
 
 
 def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.ndarray:
-    """The frames of windows, in the order asked for, as `(B, T, H, W, C)` uint8; read in the order of the file."""
+    """The frames of windows, in the order asked for but read in the file's: `(B, T, H, W, C)` uint8."""
     frames_BTHWC = np.empty((len(starts), length, *FRAME_SHAPE), np.uint8)
     for row in np.argsort(starts, kind="stable"):
         frames_BTHWC[row] = store.read(int(starts[row]), int(starts[row]) + length)
@@ -101,7 +101,7 @@ class FrameWindows(_Windows):
 class TokenWindows(_Windows):
     """Batches of cached tokens and latent actions.
 
-    `dataset[step]` is `{"tokens_BTN": int64, "actions_BS": int64}`, where `actions_BS[:, s]` takes frame s to s + 1.
+    `dataset[step]` is `{"tokens_BTN", "actions_BS"}`, both int64; `actions_BS[:, s]` takes frame s to s + 1.
 
     Args:
         tokens: `(num_frames, N)` uint16, in memory or mapped.
