@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -33,36 +33,41 @@ def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
         file = h5py.File(stream, "w")
         try:
             yield file
+        finally:
+            stream.is_closing = True
             file.close()
-        except BaseException:
-            stream.is_lost = True
-            with suppress(Exception):
-                file.close()
             if stream.fault is not None:
                 raise stream.fault from None
-            raise
 
 
 class _Stream(FileIO):
-    """A file that swallows what is written once it is lost.
+    """A file whose faults HDF5 does not see when it closes it.
 
-    HDF5 cannot close a file it fails to write to: it retries, and in the end crashes the interpreter.
+    HDF5 cannot close a file it cannot write: it leaves it half open and crashes the interpreter in the end.
+    So a fault is kept, and what is written after it is lost.
     """
 
-    is_lost = False
+    is_closing = False
     fault: OSError | None = None
 
     def write(self, data) -> int:
-        if self.is_lost:
-            return len(data)
-        try:
+        with self._keep_fault():
             view = memoryview(data)
-            while len(view):  # a nearly full disk takes a part first
+            while self.fault is None and len(view):  # a nearly full disk takes a part first
                 view = view[super().write(view) :]
-        except OSError as fault:
-            self.fault = fault
-            raise
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        return size if self.is_lost else super().truncate(size)
+        with self._keep_fault():
+            if self.fault is None:
+                super().truncate(size)
+        return size
+
+    @contextmanager
+    def _keep_fault(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as fault:
+            self.fault = fault
+            if not self.is_closing:
+                raise

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+
+from genie.data.episodes import NO_ACTION
+from genie.data.windows import (
+    FrameWindows,
+    TokenWindows,
+    WindowError,
+    batches,
+    episode_starts_of,
+    read_windows,
+    spread_starts,
+    window_starts,
+)
+
+EPISODE_STARTS = np.array([0, 3, 4, 10, 11])
+NUM_FRAMES = 17
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+def test_no_window_crosses_an_episode(length):
+    owner = [sum(t >= EPISODE_STARTS) for t in range(NUM_FRAMES)]
+    expected = [t for t in range(NUM_FRAMES - length + 1) if len(set(owner[t : t + length])) == 1]
+    assert window_starts(EPISODE_STARTS, NUM_FRAMES, length).tolist() == expected
+
+
+def test_window_longer_than_any_episode():
+    with pytest.raises(WindowError, match=r"no episode holds 7 frames in a row \(the longest has 6\)"):
+        window_starts(EPISODE_STARTS, NUM_FRAMES, 7)
+
+
+def test_spread_starts_are_distinct_and_span_all():
+    starts = np.arange(0, 1000, 3)
+    chosen = spread_starts(starts, 10)
+    assert len(set(chosen)) == 10
+    assert set(chosen) <= set(starts)
+    assert chosen[0] == 0
+    assert chosen[-1] > 800
+    assert spread_starts(starts, 10**6).tolist() == starts.tolist()
+
+
+def test_episode_starts_can_be_read_off_the_actions(store):
+    np.testing.assert_array_equal(episode_starts_of(store.actions()), store.episode_starts)
+
+
+def test_windows_come_in_the_order_asked_for(store):
+    starts = [200, 3, 400, 3]
+    windows = read_windows(store, starts, 4)
+    for window, start in zip(windows, starts, strict=True):
+        np.testing.assert_array_equal(window, store.read(start, start + 4))
+
+
+def token_caches(store):
+    """Tokens that say which frame they are of, and actions that say which transition."""
+    tokens = np.repeat(np.arange(store.num_frames, dtype=np.uint16)[:, None], 256, axis=1)
+    is_last = store.actions() == NO_ACTION
+    return tokens, np.where(is_last, NO_ACTION, np.arange(store.num_frames) % 8).astype(np.uint8)
+
+
+def test_frame_windows_lie_within_one_episode(store):
+    dataset = FrameWindows(store, window=6, batch_size=32, seed=0, num_batches=2)
+    batch = dataset[1]
+    assert batch.shape == (32, 6, 64, 64, 3)
+    assert batch.dtype == torch.uint8
+    frames = store.read(0, store.num_frames)
+    episodes = [frames[episode] for episode in store.episode_slices()]
+    for window in batch.numpy():
+        assert any(
+            np.array_equal(window, episode[t : t + 6])
+            for episode in episodes
+            for t in range(len(episode) - 5)
+        )
+
+
+def test_token_windows_keep_the_index_contract(store):
+    tokens, actions = token_caches(store)
+    batch = TokenWindows(tokens, actions, window=5, batch_size=64, seed=0, num_batches=1)[0]
+    assert batch["tokens_BTN"].shape == (64, 5, 256)
+    assert batch["actions_BS"].shape == (64, 4)
+    frames_BT = batch["tokens_BTN"][:, :, 0]
+    assert (frames_BT.diff(dim=1) == 1).all()
+    assert (batch["actions_BS"] == frames_BT[:, :-1] % 8).all(), (
+        "action s takes frame s to s + 1; none is missing"
+    )
+
+
+def test_token_windows_of_caches_that_do_not_match(store):
+    tokens, actions = token_caches(store)
+    with pytest.raises(WindowError, match="run `dvc repro`"):
+        TokenWindows(tokens[:-1], actions, window=5, batch_size=4, seed=0, num_batches=1)
+
+
+@pytest.fixture(params=["frames", "tokens"])
+def make_dataset(request, store):
+    def make(seed=0):
+        if request.param == "frames":
+            return FrameWindows(store, window=3, batch_size=4, seed=seed, num_batches=6)
+        return TokenWindows(*token_caches(store), window=3, batch_size=4, seed=seed, num_batches=6)
+
+    return make
+
+
+def flat(batch):
+    return batch if torch.is_tensor(batch) else torch.cat([part.flatten() for part in batch.values()])
+
+
+def test_a_batch_depends_on_seed_and_step_alone(make_dataset):
+    forwards, backwards = make_dataset(), make_dataset()
+    there = [flat(forwards[step]) for step in range(6)]
+    back = [flat(backwards[step]) for step in reversed(range(6))]
+    assert all(torch.equal(a, b) for a, b in zip(there, reversed(back), strict=True))
+    assert not torch.equal(there[0], there[1])
+    assert not torch.equal(there[0], flat(make_dataset(seed=1)[0]))
+
+
+def test_datasets_end(make_dataset):
+    assert len(make_dataset()) == 6
+    with pytest.raises(IndexError):
+        make_dataset()[6]
+
+
+def test_a_late_start_and_workers_change_nothing(make_dataset):
+    dataset = make_dataset()
+    whole = [flat(batch) for batch in batches(dataset)]
+    rest = [flat(batch) for batch in batches(dataset, start_step=2, num_workers=2)]
+    assert len(whole) == 6
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_loading_leaves_the_global_random_state_alone(make_dataset):
+    before = torch.get_rng_state()
+    for _ in batches(make_dataset()):
+        pass
+    assert torch.equal(torch.get_rng_state(), before)
