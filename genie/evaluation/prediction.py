@@ -25,8 +25,9 @@ def evaluate_dynamics(
     """
     device, length = next(model.parameters()).device, model.config.context_frames + 1
     starts = window_starts(episode_starts_of(latent_actions), len(tokens), length)
+    starts = spread_starts(starts, num_windows)
     totals = {}
-    for rows in np.split(spread_starts(starts, num_windows), range(batch_size, num_windows, batch_size)):
+    for rows in np.split(starts, range(batch_size, len(starts), batch_size)):
         frames = rows[:, None] + np.arange(length)
         batch = {
             "tokens_BTN": torch.from_numpy(tokens[frames].astype(np.int64)).to(device),
@@ -34,4 +35,4 @@ def evaluate_dynamics(
         }
         for name, value in model(batch)[1].items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(rows)
-    return {name: total / min(num_windows, len(starts)) for name, total in totals.items()}
+    return {name: total / len(starts) for name, total in totals.items()}
