@@ -1,7 +1,7 @@
-"""What `evaluate` draws and tabulates: pictures of pixels by Pillow, plots by matplotlib, tables as CSV.
+"""What `evaluate` draws and tabulates: plots by matplotlib, tables as CSV, pictures of dreams.
 
-Legend: `R C` rows and columns of panels, `H W 3` pixels, `S` shown frames, `K` codes, `A` latent actions.
-Everything shown is uint8 RGB on the CPU. The same input gives the same bytes: DVC compares them.
+Legend: `H W C` pixels, `S` dreamed frames, `N` frames of a split, `K` codes, `A` latent actions. The same
+input gives the same bytes: DVC compares them.
 """
 
 import csv
@@ -11,21 +11,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import action_table
 from genie.evaluation.metrics import count_codes
+from genie.evaluation.pictures import (
+    action_sheets,
+    action_strip,
+    dream_sheets,
+    reconstruction_sheet,
+    save_gif,
+    save_png,
+)
 from genie.evaluation.rollouts import Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
 from genie.world import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
-SCALE = 3  # screen pixels a pixel
-CAPTION_HEIGHT, GAP = 18, 4  # screen pixels
-BACKGROUND, INK = (17, 17, 17), (238, 238, 238)
-FRAME_MS, LAST_FRAME_MS = 160, 1000  # a GIF rests on its last frame
 SERIES_STYLE = {
     "tokenizer": {"color": "0.6", "linestyle": "--"},
     "imagined": {"color": "tab:blue", "marker": "o"},
@@ -78,78 +81,6 @@ def write_report(
         save_gif(folder / f"dream_{index}.gif", dream_sheets(context_SHWC, true_SHWC, dreamed_SHWC))
         save_gif(folder / f"actions_{index}.gif", action_sheets(context_SHWC[-1], held_ASHWC))
         save_png(folder / f"actions_{index}.png", action_strip(held_ASHWC))
-
-
-def contact_sheet(panels_RCHW3: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """A grid of enlarged panels `(R, C, H, W, 3)`, each under its caption, as `(height, width, 3)`."""
-    rows, columns, height, width, _ = panels_RCHW3.shape
-    step_x, step_y = width * SCALE + GAP, height * SCALE + CAPTION_HEIGHT + GAP
-    sheet = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), BACKGROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for row, column in np.ndindex(rows, columns):
-        x, y = GAP + column * step_x, GAP + row * step_y
-        draw.text((x + 1, y), captions[row][column], fill=INK, font=font)
-        panel = Image.fromarray(panels_RCHW3[row, column])
-        panel = panel.resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
-        sheet.paste(panel, (x, y + CAPTION_HEIGHT))
-    return np.asarray(sheet)
-
-
-def save_png(path: Path, picture_HW3: np.ndarray) -> None:
-    """Writes one picture."""
-    Image.fromarray(picture_HW3).save(path, optimize=True)
-
-
-def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
-    """Writes pictures `(height, width, 3)` as an endless GIF, in one palette so that nothing flickers."""
-    sample = np.concatenate([picture[::SCALE, ::SCALE] for picture in pictures])
-    palette = Image.fromarray(sample).quantize(256)
-    frames = [
-        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
-    ]
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
-
-
-def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> np.ndarray:
-    """True frames above what the tokenizer makes of them."""
-    blanks = [""] * (len(frames_CHW3) - 1)
-    return contact_sheet(
-        np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]]
-    )
-
-
-def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt's last frame, then the worlds in which each latent action is held."""
-    num_actions = len(dreams_ASHW3)
-    columns = min(4, num_actions)
-    rows = -(-num_actions // columns)
-    steps = np.concatenate([np.broadcast_to(prompt_HW3, dreams_ASHW3[:, :1].shape), dreams_ASHW3], axis=1)
-    empty = np.full((rows * columns - num_actions, *steps.shape[1:]), BACKGROUND, np.uint8)
-    panels = np.concatenate([steps, empty]).reshape(rows, columns, *steps.shape[1:])
-    names = [f"action {a}" for a in range(num_actions)] + [""] * len(empty)
-    captions = [names[row * columns : (row + 1) * columns] for row in range(rows)]
-    return [contact_sheet(panels[:, :, step], captions) for step in range(panels.shape[2])]
-
-
-def action_strip(dreams_ASHW3: np.ndarray, num_columns: int = 6) -> np.ndarray:
-    """One row a latent action, held for as many frames as its columns say (at most `num_columns` of them)."""
-    num_actions, horizon = dreams_ASHW3.shape[:2]
-    steps = np.unique(np.linspace(0, horizon - 1, num_columns).round().astype(int))
-    captions = [[f"action {a}, frame {step + 1}" for step in steps] for a in range(num_actions)]
-    return contact_sheet(dreams_ASHW3[:, steps], captions)
-
-
-def dream_sheets(
-    context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: np.ndarray
-) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt on both sides, then the truth beside the dream."""
-    pairs = [(frame, frame, "prompt", "prompt") for frame in context_SHW3]
-    pairs += [
-        (true, dreamed, "true", f"dreamed, frame {t}")
-        for t, (true, dreamed) in enumerate(zip(truth_SHW3, dream_SHW3, strict=True), start=1)
-    ]
-    return [contact_sheet(np.stack([left, right])[None], [captions]) for left, right, *captions in pairs]
 
 
 def write_codebook(folder: Path, counts: np.ndarray) -> None:

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from genie.data.episodes import NO_ACTION
+from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
+from genie.evaluation.controllability import action_nmi, action_table, evaluate_lam
+
+
+def test_action_table_counts_each_transition_once(store, latent_actions):
+    counts = action_table(latent_actions, store.actions(), num_actions=8)
+    assert counts.shape == (8, len(EFFECTIVE_ACTIONS))
+    assert counts.sum() == np.sum(store.actions() != NO_ACTION)
+    assert np.all(counts[:6] == np.diag(np.diag(counts)))
+    assert not counts[6:].any()
+
+
+def test_action_nmi_asks_for_effective_actions_not_for_buttons():
+    buttons = np.tile(np.arange(15, dtype=np.uint8), 4)
+    names = np.array([3, 1, 0, 2, 5, 4])
+    assert action_nmi(names[effective_action(buttons)], buttons) == pytest.approx(1)
+    assert action_nmi(buttons, buttons) < 1
+
+
+def test_a_lam_that_knows_the_physics(store, lam):
+    metrics = evaluate_lam(lam, store, window=4, num_windows=10_000, seed=0, batch_size=7)
+    assert metrics["psnr"] == metrics["psnr_moving"] == pytest.approx(100)
+    assert metrics["psnr_random_action"] < 20
+    assert metrics["psnr_copy_last_moving"] < metrics["psnr_copy_last"] < 20
+    assert metrics["action_nmi"] == pytest.approx(1)
+    assert metrics["codebook_usage"] == 1
+    assert 0 < metrics["min_code_share"] <= 1 / 6
+
+
+def test_a_lam_that_hears_no_action_gains_nothing_over_a_random_one(store, lam, monkeypatch):
+    monkeypatch.setattr(lam, "predict_next", lambda frames_BTHWC, actions_BS: frames_BTHWC[:, :-1])
+    metrics = evaluate_lam(lam, store, window=4, num_windows=10, seed=0)
+    assert metrics["psnr"] == metrics["psnr_random_action"] == metrics["psnr_copy_last"]

@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from genie.evaluation.metrics import codebook_metrics, frame_mse, psnr
+from genie.evaluation.reconstruction import evaluate_tokenizer
+from genie.models.tokenizer import Tokenizer, TokenizerConfig
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(TokenizerConfig(width=8, num_blocks=1)).eval()
+
+
+def test_every_frame_counts_once(tokenizer, store):
+    frames_BHWC = torch.from_numpy(store.read(0, store.num_frames))
+    tokens_BN = tokenizer.encode(frames_BHWC)
+    mse = frame_mse(tokenizer.decode(tokens_BN), frames_BHWC)
+    found = evaluate_tokenizer(tokenizer, store, batch_size=10)
+    assert found["psnr"] == pytest.approx(psnr(mse), rel=1e-4)
+    assert found["mse"] == pytest.approx(mse.mean(), rel=1e-4)
+    expected = codebook_metrics(tokens_BN.numpy(), tokenizer.num_codes)
+    assert found["codebook_usage"] == pytest.approx(expected["codebook_usage"], abs=2e-3)
+    assert found["codebook_perplexity"] == pytest.approx(expected["codebook_perplexity"], rel=1e-2)
+    assert set(found) == {"psnr", "mse", "ssim", "codebook_usage", "codebook_perplexity"}
