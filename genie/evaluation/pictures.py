@@ -32,7 +32,7 @@ def contact_sheet(panels_RCHW3: np.ndarray, captions: Sequence[Sequence[str]]) -
 
 def save_png(path: Path, picture_HW3: np.ndarray) -> None:
     """Writes one picture."""
-    Image.fromarray(picture_HW3).save(path, optimize=True)
+    Image.fromarray(picture_HW3).save(path)
 
 
 def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
