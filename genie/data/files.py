@@ -30,7 +30,7 @@ def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
         OSError: it cannot be written.
     """
     with replacing(path) as temporary, _Stream(temporary, "w+") as stream:
-        file = h5py.File(stream, "w")
+        file = h5py.File(stream, "w", rdcc_nbytes=0)  # written in whole chunks, which a cache would only copy
         try:
             yield file
         finally:
