@@ -12,8 +12,8 @@ from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import evaluate_lam
 from genie.evaluation.metrics import codebook_metrics, frame_mse, psnr
+from genie.evaluation.pictures import reconstruction_sheet
 from genie.evaluation.prediction import evaluate_dynamics
-from genie.evaluation.report import reconstruction_sheet
 from genie.models.dynamics import Dynamics
 from genie.models.lam import LatentActionModel
 from genie.models.tokenizer import Tokenizer

@@ -1,0 +1,198 @@
+"""Spatio-temporal transformer blocks (Genie, section 2, figure 4; Xu et al. 2020, arXiv 2001.02908).
+
+Axes: `B` batch, `T` frames, `N` tokens a frame, `D` width, `H` heads, `P` past frames in a cache.
+
+A block attends over the N tokens of each frame, then over frames at each token's place, then mixes channels. Time is
+the only axis along which information can flow between frames, so one (T, T) mask decides all causality.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+
+
+def causal_mask(num_frames: int, max_past: int | None = None) -> torch.Tensor:
+    """Boolean `(T, T)`, True where query frame (row) may see key frame (column): itself and the past, of which
+    at most the last `max_past` frames."""
+    age_TT = torch.arange(num_frames).unsqueeze(1) - torch.arange(num_frames)
+    mask_TT = age_TT >= 0
+    return mask_TT if max_past is None else mask_TT & (age_TT <= max_past)
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Scaled dot-product attention of `(M, H, L, D/H)` tensors; `mask` is True where a query (row) sees a key."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # The CPU's fused kernel is slower than the plain formula, up to ten times in bf16's backward over few frames.
+    bias = q.new_zeros(1) if mask is None else torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+    num_heads = q.shape[1]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return (scores.softmax(-1).to(v.dtype) @ v).unflatten(0, (-1, num_heads))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normalised queries and keys (QK-norm, as Genie trains with, appendix C)."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = nn.LayerNorm(width // num_heads, bias=False)
+        self.key_norm = nn.LayerNorm(width // num_heads, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def heads(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values `(..., H, L, D/H)` of `x (..., L, D)`."""
+        q, k, v = rearrange(self.qkv(x), "... l (three h d) -> three ... h l d", three=3, h=self.num_heads)
+        return self.query_norm(q), self.key_norm(k), v
+
+    def merge(self, heads: torch.Tensor) -> torch.Tensor:
+        """The inverse of `heads` for the attended values."""
+        return self.out(rearrange(heads, "... h l d -> ... l (h d)"))
+
+
+class SpatialAttention(Attention):
+    """Every token of a frame sees every token of that frame."""
+
+    def forward(self, x_BTND: torch.Tensor) -> torch.Tensor:
+        frames = rearrange(x_BTND, "b t n d -> (b t) n d")
+        attended = attend(*self.heads(frames))
+        return rearrange(self.merge(attended), "(b t) n d -> b t n d", b=len(x_BTND))
+
+
+class TemporalAttention(Attention):
+    """Every token sees the same place in other frames; rotary positions (arXiv 2104.09864) carry the time between."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        head_dim = width // num_heads
+        frequencies = 100.0 ** -(torch.arange(0, head_dim, 2) / head_dim)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(
+        self, x_BTND: torch.Tensor, times_T: torch.Tensor, mask_TT: torch.Tensor | None, past: KeyValue | None
+    ) -> tuple[torch.Tensor, KeyValue]:
+        """Attends; returns the outcome and this call's own keys and values, each `(B, N, H, T, D/H)`."""
+        q, k, v = self.heads(rearrange(x_BTND, "b t n d -> b n t d"))
+        q, k = self._rotate(q, times_T), self._rotate(k, times_T)
+        own = (k, v)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=-2), torch.cat([past[1], v], dim=-2)
+        num_places = q.shape[1]
+        q, k, v = (rearrange(t, "b n h t d -> (b n) h t d") for t in (q, k, v))
+        attended = attend(q, k, v, mask_TT)
+        attended = rearrange(attended, "(b n) h t d -> b n h t d", n=num_places)
+        return rearrange(self.merge(attended), "b n t d -> b t n d"), own
+
+    def _rotate(self, x: torch.Tensor, times_T: torch.Tensor) -> torch.Tensor:
+        angle = times_T.float().unsqueeze(-1) * self.frequencies
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Modulation(nn.Module):
+    """Adaptive layer norm (DiT, arXiv 2212.09748, section 3.2): a condition scales and shifts each sublayer's input
+    and gates its output; born as the plain pre-norm residual."""
+
+    def __init__(self, width: int, num_sublayers: int):
+        super().__init__()
+        self.num_sublayers = num_sublayers
+        self.linear = nn.Linear(width, 3 * num_sublayers * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, condition_BTD: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Shift, scale and gate, each `(B, T, 1, D)`, for every sublayer."""
+        parts = self.linear(F.silu(condition_BTD)).unsqueeze(2).chunk(3 * self.num_sublayers, dim=-1)
+        return [(parts[i], 1 + parts[i + 1], 1 + parts[i + 2]) for i in range(0, len(parts), 3)]
+
+
+class STBlock(nn.Module):
+    """Spatial attention, temporal attention, channel mixing; each a pre-norm residual.
+
+    Args:
+        width: D, a multiple of twice `num_heads`.
+        num_heads: heads of both attentions.
+        conditioned: whether every sublayer is modulated by a condition (AdaLN).
+    """
+
+    def __init__(self, width: int, num_heads: int, conditioned: bool = False):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=not conditioned) for _ in range(3))
+        self.spatial = SpatialAttention(width, num_heads)
+        self.temporal = TemporalAttention(width, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+        self.modulation = Modulation(width, 3) if conditioned else None
+
+    def forward(
+        self,
+        x_BTND: torch.Tensor,
+        times_T: torch.Tensor,
+        mask_TT: torch.Tensor | None = None,
+        condition_BTD: torch.Tensor | None = None,
+        past: KeyValue | None = None,
+    ) -> tuple[torch.Tensor, KeyValue]:
+        """Transforms `x (B, T, N, D)` of frames at integer `times_T`.
+
+        Args:
+            x_BTND: tokens.
+            times_T: when each frame is; only differences matter.
+            mask_TT: True where a frame (row) sees a frame (column); None: all see all. With a past, the columns are
+                the P past frames and then the T own ones.
+            condition_BTD: of conditioned blocks, one vector a frame.
+            past: keys and values of P earlier frames, `(B, N, H, P, D/H)` each, seen by every frame.
+
+        Returns:
+            The outcome and the temporal keys and values of these T frames.
+        """
+        sublayers = self.modulation(condition_BTD) if self.modulation else [None] * 3
+        attended = self.spatial(self._enter(x_BTND, 0, sublayers))
+        x_BTND = self._leave(x_BTND, attended, sublayers[0])
+        attended, own = self.temporal(self._enter(x_BTND, 1, sublayers), times_T, mask_TT, past)
+        x_BTND = self._leave(x_BTND, attended, sublayers[1])
+        mixed = self.mlp(self._enter(x_BTND, 2, sublayers))
+        return self._leave(x_BTND, mixed, sublayers[2]), own
+
+    def _enter(self, x_BTND: torch.Tensor, index: int, sublayers: list) -> torch.Tensor:
+        normed = self.norms[index](x_BTND)
+        if sublayers[index] is None:
+            return normed
+        shift, scale, _ = sublayers[index]
+        return normed * scale + shift
+
+    @staticmethod
+    def _leave(x_BTND: torch.Tensor, update_BTND: torch.Tensor, modulation: tuple | None) -> torch.Tensor:
+        return x_BTND + update_BTND if modulation is None else x_BTND + modulation[2] * update_BTND
+
+
+class STTransformer(nn.Module):
+    """A stack of ST blocks."""
+
+    def __init__(self, width: int, num_layers: int, num_heads: int, conditioned: bool = False):
+        super().__init__()
+        self.blocks = nn.ModuleList(STBlock(width, num_heads, conditioned) for _ in range(num_layers))
+
+    def forward(
+        self,
+        x_BTND: torch.Tensor,
+        times_T: torch.Tensor,
+        mask_TT: torch.Tensor | None = None,
+        condition_BTD: torch.Tensor | None = None,
+        past: list[KeyValue] | None = None,
+    ) -> tuple[torch.Tensor, list[KeyValue]]:
+        """As `STBlock.forward`, with one past and one outcome of keys and values a layer."""
+        own = []
+        for index, block in enumerate(self.blocks):
+            x_BTND, key_value = block(x_BTND, times_T, mask_TT, condition_BTD, past[index] if past else None)
+            own.append(key_value)
+        return x_BTND, own

@@ -1,0 +1,197 @@
+"""Strict, typed parameters: `params.yaml` is the one truth, and all stages read it through `load_params`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Width = Annotated[int, Field(gt=0, le=16384)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+GAMES = (
+    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
+    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
+)  # fmt: skip
+
+
+class ParamsError(ValueError):
+    """`params.yaml` does not say what it must; the message names the key and the fix."""
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RuntimeParams(Strict):
+    """How to compute; only `precision` can change what is computed by more than rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Annotated[int, Field(ge=0, le=1024)]
+
+
+class SplitCounts(Strict):
+    """One count a split."""
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class CollectParams(Strict):
+    """The simulator, the policy that plays it and how much is recorded."""
+
+    env_name: Literal[GAMES]
+    distribution_mode: Literal["easy", "hard"]
+    backgrounds: bool
+    policy: Literal["uniform", "sticky_right"]
+    stickiness: Annotated[float, Field(ge=0, lt=1)]
+    action_repeat: Annotated[int, Field(gt=0, le=64)]
+    num_envs: Annotated[int, Field(gt=0, le=4096)]
+    frames: SplitCounts
+    levels: SplitCounts
+    compression: Literal["zstd", "lzf", "gzip", "none"]
+    seed: Seed
+
+
+class TrainingParams(Strict):
+    """What the one training loop needs to know of any model."""
+
+    batch_size: Annotated[int, Field(gt=0, le=65536)]
+    steps: Count
+    lr: Annotated[float, Field(gt=0, le=1)]
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
+    grad_clip: Annotated[float, Field(gt=0)]
+    seed: Seed
+
+
+class TokenizerParams(TrainingParams):
+    """The per-frame convolutional VQ-VAE."""
+
+    quantizer: Literal["fsq", "vq"]
+    fsq_levels: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1, max_length=16)]
+    num_codes: Annotated[int, Field(ge=2, le=65536)]
+    code_dim: Width
+    commitment_weight: Annotated[float, Field(ge=0)]
+    ema_decay: Share
+    width: Width
+    num_blocks: Annotated[int, Field(gt=0, le=64)]
+
+
+class TransformerParams(TrainingParams):
+    """The size of an ST-transformer."""
+
+    width: Width
+    num_layers: Annotated[int, Field(gt=0, le=128)]
+    num_heads: Annotated[int, Field(gt=0, le=128)]
+
+    @model_validator(mode="after")
+    def _heads_share_width(self):
+        if self.width % (2 * self.num_heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice num_heads ({self.num_heads})")
+        return self
+
+
+class LamParams(TransformerParams):
+    """The latent action model and its gate."""
+
+    num_actions: Annotated[int, Field(ge=2, le=255)]
+    code_dim: Width
+    commitment_weight: Annotated[float, Field(ge=0)]
+    ema_decay: Share
+    window: Annotated[int, Field(ge=2, le=256)]
+    patch_size: Literal[2, 4, 8, 16, 32]
+    gate_min_perplexity: Annotated[float, Field(ge=0)]
+    gate_min_gain_db: float
+
+
+class DynamicsParams(TransformerParams):
+    """The block-causal MaskGIT."""
+
+    context_frames: Annotated[int, Field(ge=1, le=255)]
+    window: Annotated[int, Field(ge=2, le=256)]
+    action_injection: Literal["prepend", "adaln", "add"]
+    patch_size: Literal[1, 2, 4]
+    context_noise: Share
+    min_mask_rate: Share
+    full_mask_share: Share
+
+
+class SamplingParams(Strict):
+    """How a frame's tokens are drawn from the dynamics."""
+
+    maskgit_steps: Annotated[int, Field(gt=0, le=256)]
+    temperature: Annotated[float, Field(ge=0, le=100)]
+
+
+class EvaluateParams(Strict):
+    """How much is measured and shown."""
+
+    num_clips: Count
+    horizon: Annotated[int, Field(ge=4, le=1000)]
+    num_gifs: Annotated[int, Field(gt=0, le=64)]
+    seed: Seed
+
+
+class Params(Strict):
+    """All of `params.yaml`."""
+
+    runtime: RuntimeParams
+    collect: CollectParams
+    tokenizer: TokenizerParams
+    lam: LamParams
+    dynamics: DynamicsParams
+    sampling: SamplingParams
+    evaluate: EvaluateParams
+
+
+def parse_params(tree: dict, source: str = "params.yaml") -> Params:
+    """Validates a tree of plain values.
+
+    Raises:
+        ParamsError: one line a fault, each naming the key, what was found and what is wanted.
+    """
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        faults = "\n".join(_describe(fault) for fault in error.errors())
+        raise ParamsError(f"{source}: {faults}") from None
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Reads and validates a parameter file.
+
+    Raises:
+        ParamsError: the file is missing, no YAML, or says something other than it must.
+    """
+    return parse_params(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Reads a file as DVC does: as YAML 1.2, in which `1e-4` is a number (PyYAML's 1.1 makes it text).
+
+    Raises:
+        ParamsError: the file is missing or no YAML.
+    """
+    try:
+        return YAML(typ="safe").load(Path(path))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _describe(fault: dict) -> str:
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    found = fault["input"]
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove it or correct its spelling"
+    if fault["type"] == "missing":
+        return f"{key}: missing key; add it (git diff params.yaml shows what was removed)"
+    return f"{key}: {fault['msg']}, got {found!r}"

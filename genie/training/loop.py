@@ -1,0 +1,173 @@
+"""The one training loop: any model whose `forward(batch)` returns `(loss, metrics)`."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from genie.data.windows import batches
+from genie.params import TrainingParams
+from genie.progress import progress
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+
+LOGS_PER_RUN = 100
+VALIDATIONS_PER_RUN = 10
+SECONDS_BETWEEN_SAVES = 60
+
+Row = dict[str, float]
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    params: TrainingParams,
+    accelerator: Accelerator,
+    tracker: Tracker,
+    resume: ResumeStore,
+    validate: Callable[[nn.Module, int], dict[str, float]],
+) -> list[Row]:
+    """Trains `model` in place for `params.steps` steps, going on from saved state where there is some.
+
+    Args:
+        model: `forward(batch) -> (loss, metrics)`, metrics being scalar tensors.
+        dataset: item `step` is the batch of that step, so that a run's data position is its step.
+        params: batch size, steps, learning rate and so on.
+        accelerator: device, precision, processes.
+        tracker: where curves go.
+        resume: where the state is saved, about once a minute.
+        validate: called now and then with the model in eval mode and the step; returns held-out metrics.
+
+    Returns:
+        The curve, a row a hundredth of the run: `step`, `lr`, the means since the last row of `train_loss`,
+        `train_grad_norm` and the training metrics, and now and then held-out metrics (`val_...`).
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    torch.manual_seed(params.seed)
+    model.to(accelerator.device)
+    optimizer = make_optimizer(model, params)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    start, curve = _restore(resume, parts)
+    wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
+    log_every = math.ceil(params.steps / LOGS_PER_RUN)
+    validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
+    means, clock, last_save = _Means(), _Clock(start), time.monotonic()
+
+    wrapped.train()
+    steps = progress(name="train", total=params.steps, unit="step")
+    steps.update(start)
+    for step, batch in enumerate(batches(dataset, start, num_workers=1), start=start + 1):
+        loss, metrics = wrapped(_to_device(batch, accelerator.device))
+        accelerator.backward(loss)
+        grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip)
+        wrapped_optimizer.step()
+        scheduler.step()
+        wrapped_optimizer.zero_grad()
+        means.add({"loss": loss.detach(), "grad_norm": grad_norm, **metrics})
+        steps.update()
+
+        if step % log_every == 0 or step == params.steps:
+            row = {"step": step, "lr": optimizer.param_groups[0]["lr"], **means.take("train_")}
+            if not math.isfinite(row["train_loss"]):
+                raise FloatingPointError(
+                    f"the training loss is {row['train_loss']} near step {step}: lower lr or grad_clip, "
+                    "or set runtime.precision to fp32"
+                )
+            speed = {"samples_per_second": params.batch_size * clock.steps_per_second(step)}
+            if step % validate_every == 0 or step == params.steps:
+                wrapped.eval()
+                row |= {f"val_{name}": value for name, value in validate(model, step).items()}
+                wrapped.train()
+                clock = _Clock(step)
+            curve.append(row)
+            tracker.log_metrics(row | speed, step=step)
+            steps.set_postfix(loss=f"{row['train_loss']:.4g}")
+
+            if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and step < params.steps:
+                _save(resume, parts, step, curve)
+                last_save = time.monotonic()
+    steps.close()
+    model.eval()
+    return curve
+
+
+def make_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices and kernels only."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": params.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=params.lr, betas=(0.9, 0.95), fused=True)
+
+
+def lr_factor(step: int, params: TrainingParams) -> float:
+    """Share of the peak learning rate for the step after `step` others: linear warm-up, then half a cosine to 0."""
+    if step < params.warmup_steps:
+        return (step + 1) / params.warmup_steps
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class _Means:
+    """Running means of scalar tensors, read only when asked: reading waits for the device."""
+
+    def __init__(self):
+        self._sums, self._count = {}, 0
+
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        self._count += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def take(self, prefix: str) -> Row:
+        """The means since the last call."""
+        means = {prefix + name: float(total) / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+class _Clock:
+    """Steps a second since it was made or last asked."""
+
+    def __init__(self, step: int):
+        self._step, self._time = step, time.monotonic()
+
+    def steps_per_second(self, step: int) -> float:
+        steps, seconds = step - self._step, time.monotonic() - self._time
+        self._step, self._time = step, time.monotonic()
+        return steps / seconds
+
+
+def _to_device(batch, device: torch.device):
+    if isinstance(batch, dict):
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    return batch.to(device, non_blocking=True)
+
+
+def _save(resume: ResumeStore, parts: dict, step: int, curve: list[Row]) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    random_states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random_states["cuda"] = torch.cuda.get_rng_state()
+    resume.save({"step": step, "curve": curve, "random": random_states, **states})
+
+
+def _restore(resume: ResumeStore, parts: dict) -> tuple[int, list[Row]]:
+    state = resume.load()
+    if state is None:
+        return 0, []
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"]["cpu"])
+    if "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"])
+    return state["step"], state["curve"]

@@ -1,0 +1,85 @@
+"""The playable world: a tokenizer and a dynamics, prompted with frames and driven by latent actions.
+
+Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` tokens a frame.
+"""
+
+from pathlib import Path
+
+import torch
+
+from genie.models.dynamics import Dynamics
+from genie.models.maskgit import sample_frame
+from genie.models.tokenizer import Tokenizer
+from genie.params import SamplingParams
+from genie.training.checkpoint import CheckpointError, load_model
+
+
+class WorldModel:
+    """Frames in, latent actions pressed, frames out (Genie, section 2.2).
+
+    Args:
+        tokenizer: in eval mode.
+        dynamics: in eval mode, trained on that tokenizer's tokens.
+        sampling: MaskGIT steps and temperature.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams):
+        self.tokenizer = tokenizer
+        self.dynamics = dynamics
+        self.sampling = sampling
+        self.num_actions = dynamics.config.num_actions
+        self.context_frames = dynamics.config.context_frames
+        self.device = next(dynamics.parameters()).device
+
+    @classmethod
+    def load(cls, models: str | Path, sampling: SamplingParams, device: torch.device | str = "cpu") -> "WorldModel":
+        """The world of a folder that holds the checkpoints `tokenizer/` and `dynamics/`.
+
+        Raises:
+            CheckpointError: one is missing or damaged, or the dynamics was trained on another tokenizer's tokens.
+        """
+        tokenizer = load_model(Path(models) / "tokenizer", "tokenizer", device)
+        dynamics = load_model(Path(models) / "dynamics", "dynamics", device)
+        trained_on, found = dynamics.config.tokenizer_fingerprint, tokenizer.fingerprint
+        if trained_on != found:
+            raise CheckpointError(
+                f"{models}: the dynamics was trained on tokens of tokenizer {trained_on}, "
+                f"and this is tokenizer {found}; rebuild both with: dvc repro"
+            )
+        return cls(tokenizer, dynamics, sampling)
+
+    @torch.no_grad()
+    def rollout(
+        self,
+        frames_BTHWC: torch.Tensor,
+        actions_BS: torch.Tensor,
+        generator: torch.Generator | None = None,
+        prompt_actions_BS: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Dreams what follows a prompt.
+
+        Args:
+            frames_BTHWC: uint8 prompt, T >= 1; the last C frames are used.
+            actions_BS: latent actions, the first leads from the prompt's last frame to the first dreamed one.
+            generator: source of randomness; dreams that share its state differ by their actions alone.
+            prompt_actions_BS: `(B, T-1)` latent actions between the prompt's frames, where they are known.
+
+        Returns:
+            uint8 frames `(B, S, H, W, 3)`.
+        """
+        dynamics, num_frames = self.dynamics, min(frames_BTHWC.shape[1], self.context_frames)
+        batch_size, frames_BTHWC = len(frames_BTHWC), frames_BTHWC[:, -num_frames:]
+        tokens_BTN = self.tokenizer.encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (batch_size, num_frames))
+        led_to_BT = torch.full((batch_size, num_frames), dynamics.no_action, device=tokens_BTN.device)
+        if prompt_actions_BS is not None and num_frames > 1:
+            led_to_BT[:, 1:] = prompt_actions_BS[:, -(num_frames - 1) :]
+        past = dynamics.remember(tokens_BTN, led_to_BT)
+        dreamed_BSN = []
+        for time, action_B in enumerate(actions_BS.unbind(1), start=num_frames):
+            tokens_BN = sample_frame(
+                dynamics, past, action_B, time, self.sampling.maskgit_steps, self.sampling.temperature, generator
+            )
+            past = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), time, past)
+            dreamed_BSN.append(tokens_BN)
+        frames = self.tokenizer.decode(torch.stack(dreamed_BSN, dim=1).flatten(0, 1))
+        return frames.unflatten(0, actions_BS.shape)

@@ -1,0 +1,49 @@
+"""Trains the dynamics on cached tokens and latent actions: data/models/dynamics/."""
+
+from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
+from genie.data.windows import TokenWindows
+from genie.evaluation.prediction import evaluate_dynamics
+from genie.evaluation.validation import validate_dynamics
+from genie.models.build import build_dynamics
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.dynamics
+    accelerator = make_accelerator(params.runtime)
+    tokenizer, lam = (cache_attributes(f"data/{kind}/train.h5") for kind in ("tokens", "actions"))
+    fingerprints = {key: {**tokenizer, **lam}[key] for key in ("tokenizer_fingerprint", "lam_fingerprint")}
+    caches = {
+        split: (
+            read_tokens(f"data/tokens/{split}.h5", fingerprints["tokenizer_fingerprint"]),
+            read_latent_actions(f"data/actions/{split}.h5", fingerprints["lam_fingerprint"]),
+        )
+        for split in ("train", "val", "test")
+    }
+    grid = tuple(tokenizer["grid"])
+    model = build_dynamics(settings, tokenizer["num_codes"], grid, lam["num_actions"], **fingerprints)
+    dataset = TokenWindows(
+        *caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps
+    )
+    resume = ResumeStore("train_dynamics", settings, accelerator, fingerprints)
+    curve = train(
+        model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"])
+    )
+
+    with accelerator.autocast():
+        metrics = evaluate_dynamics(model, *caches["test"], num_windows=1024)
+    write_curve("dynamics", curve)
+    write_metrics("dynamics", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/dynamics", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_dynamics", main)

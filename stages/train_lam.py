@@ -1,0 +1,47 @@
+"""Trains the latent action model on frames: data/models/lam/. Ends here if its actions have collapsed."""
+
+from genie.data.episodes import EpisodeStore
+from genie.data.windows import FrameWindows
+from genie.evaluation.controllability import evaluate_lam
+from genie.evaluation.gate import check_gate
+from genie.evaluation.validation import validate_lam
+from genie.models.build import build_lam
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+
+NUM_WINDOWS = 1024
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.lam
+    accelerator = make_accelerator(params.runtime)
+    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    model = build_lam(settings)
+    dataset = FrameWindows(
+        stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps
+    )
+    resume = ResumeStore("train_lam", settings, accelerator, stores["train"].attributes)
+    validate = validate_lam(stores["val"])
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+
+    with accelerator.autocast():
+        held_out = {
+            split: evaluate_lam(model, stores[split], window=settings.window, num_windows=NUM_WINDOWS, seed=0)
+            for split in ("val", "test")
+        }
+    check_gate(held_out["val"], settings)
+    metrics = held_out["test"]
+    write_curve("lam", curve)
+    write_metrics("lam", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/lam", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_lam", main)

@@ -1,0 +1,37 @@
+"""Trains the tokenizer on frames: data/models/tokenizer/."""
+
+from genie.data.episodes import EpisodeStore
+from genie.data.windows import FrameWindows
+from genie.evaluation.reconstruction import evaluate_tokenizer
+from genie.evaluation.validation import validate_tokenizer
+from genie.models.build import build_tokenizer
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.tokenizer
+    accelerator = make_accelerator(params.runtime)
+    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    model = build_tokenizer(settings)
+    dataset = FrameWindows(stores["train"], 1, settings.batch_size, settings.seed, settings.steps)
+    resume = ResumeStore("train_tokenizer", settings, accelerator, stores["train"].attributes)
+    validate = validate_tokenizer(stores["val"], tracker)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+
+    with accelerator.autocast():
+        metrics = evaluate_tokenizer(model, stores["test"])
+    write_curve("tokenizer", curve)
+    write_metrics("tokenizer", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/tokenizer", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_tokenizer", main)
