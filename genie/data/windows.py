@@ -31,7 +31,7 @@ def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> n
     if len(starts) == 0:
         raise WindowError(
             f"no episode holds {length} frames in a row (the longest has {lengths.max()}); "
-            "shorten the window or raise collect.frames"
+            "shorten the window, raise collect.frames or lower collect.num_envs"
         )
     return starts
 
