@@ -14,7 +14,7 @@ TINY = {
     "runtime": {"device": "cpu", "precision": "fp32"},
     "collect": {
         "num_envs": 8,
-        "frames": {"train": 800, "val": 400, "test": 400},
+        "frames": {"train": 600, "val": 250, "test": 250},
         "levels": {"train": 40, "val": 20, "test": 20},
     },
     "tokenizer": {"width": 16, "num_blocks": 1, **TINY_TRAINING},

@@ -124,7 +124,7 @@ def test_metrics_and_plots_show(project):
         assert shown[f"data/metrics/{name}.json"]["data"]
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
-    for name in ("train_loss", "psnr_horizon", "reconstructions", "codebook_histogram", "action_table"):
+    for name in ("train_loss", "copy_last", "reconstructions", "codebook_histogram", "action_table"):
         assert name in page
 
 
