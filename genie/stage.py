@@ -1,10 +1,11 @@
 """What every DVC stage shares: the way it starts and ends, and the way it writes its metrics."""
 
+import csv
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from genie.params import Params, load_params
 from genie.training.tracking import Tracker, open_tracker
 
 METRICS_FOLDER = Path("data/metrics")
+CURVES_FOLDER = Path("data/curves")
 
 
 def run_stage(name: str, main: Callable[[Params, Tracker], None]) -> None:
@@ -27,8 +29,8 @@ def faults_in_one_line(program: str) -> Iterator[None]:
     """Ends the process with one line on stderr, and exit code 1, on a fault that the user can mend.
 
     Those are ValueError (and so ParamsError), OSError and FloatingPointError (a non-finite loss). Ctrl-C ends
-    as one line and 130. Any other exception is ours and keeps its traceback; `GENIE_TRACEBACK=1` shows that of
-    every fault.
+    as one line and 130. Any other exception is ours and keeps its traceback; with `GENIE_TRACEBACK=1` every
+    fault does.
     """
     try:
         yield
@@ -61,6 +63,18 @@ def _describe(fault: Exception) -> str:
     if isinstance(fault, OSError) and "No space left on device" in message:
         return f"the disk is full ({message}); free some space and run the same command again"
     return message
+
+
+def write_curve(name: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes `data/curves/<name>.csv`, in one move; a column that a row lacks stays empty there."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    CURVES_FOLDER.mkdir(parents=True, exist_ok=True)
+    unfinished = CURVES_FOLDER / f".{name}.csv"
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.replace(CURVES_FOLDER / f"{name}.csv")
 
 
 def _round(key: str, value: float) -> float | int:

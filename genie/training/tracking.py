@@ -117,15 +117,21 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
     Raises:
         TrackingError: the store cannot be read or written.
     """
-    _silence_mlflow()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for narrator in ("mlflow", "alembic"):
+        logging.getLogger(narrator).setLevel(logging.WARNING)
     # DVC_ROOT is the project's root even where an experiment runs in a temporary copy of it.
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
-    client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
+    lock = root / ".cache" / "mlflow.lock"
+    lock.parent.mkdir(exist_ok=True)
     try:
-        experiment_id, parent_id = _enter_pipeline(client, root, stage, params)
+        with FileLock(lock):  # two queue workers must not create the database at once
+            client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
+            experiment_id = _find_or_create_experiment(client, root)
+        parent_id = _find_or_create_parent(client, experiment_id, stage, params)
         definition = _stage_definition(stage)
         tags = _common_tags() | _input_tags(definition.get("deps", ())) | {"mlflow.parentRunId": parent_id}
         run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
@@ -143,36 +149,27 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
         raise TrackingError(f"MLflow cannot use {root / 'mlflow.db'}: {cause}") from error
 
 
-def _silence_mlflow() -> None:
-    """Stops telemetry and the narration of migrations; MLflow reads both settings when imported."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+def _find_or_create_experiment(client, root: Path) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment:
+        return experiment.experiment_id
+    artifacts = (root / "mlartifacts").as_uri()  # absolute: it is fixed for good, whatever the cwd
+    return client.create_experiment(EXPERIMENT, artifact_location=artifacts)
 
 
-def _enter_pipeline(client, root: Path, stage: str, params: Params) -> tuple[str, str]:
-    """Finds or makes the experiment and the pipeline's run in it; sets the run RUNNING."""
-    lock = root / ".cache" / "mlflow.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with FileLock(lock):  # two queue workers must not create the database at once
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment:
-            experiment_id = experiment.experiment_id
-        else:
-            artifacts = (root / "mlartifacts").as_uri()  # absolute: it is fixed for good, whatever the cwd
-            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-
-        pipeline = _pipeline_key()
-        if pipeline:
-            found = client.search_runs([experiment_id], f"tags.pipeline = '{pipeline}'", max_results=1)
-            if found:
-                client.update_run(found[0].info.run_id, status="RUNNING")
-                return experiment_id, found[0].info.run_id
-        tags = _common_tags() | {"pipeline": pipeline or "by hand"}
-        name = os.environ.get("DVC_EXP_NAME") or ("dvc repro" if pipeline else f"{stage} by hand")
-        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        _log_params(client, run_id, params, list(type(params).model_fields))
-        return experiment_id, run_id
+def _find_or_create_parent(client, experiment_id: str, stage: str, params: Params) -> str:
+    """The run of the pipeline that this stage is part of, set RUNNING."""
+    pipeline = _pipeline_key()
+    if pipeline:
+        found = client.search_runs([experiment_id], f"tags.pipeline = '{pipeline}'", max_results=1)
+        if found:
+            client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id
+    tags = _common_tags() | {"pipeline": pipeline or "by hand"}
+    name = os.environ.get("DVC_EXP_NAME") or ("dvc repro" if pipeline else f"{stage} by hand")
+    run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    _log_params(client, run_id, params, list(type(params).model_fields))
+    return run_id
 
 
 def _pipeline_key() -> str | None:

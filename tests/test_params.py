@@ -1,0 +1,103 @@
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from genie.params import ParamsError, load_params, parse_params
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+@pytest.fixture
+def tree(tiny_tree):
+    """A tree of valid values, for the test to break."""
+    return deepcopy(tiny_tree)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a text as a parameter file."""
+
+    def load_text(text):
+        (tmp_path / "params.yaml").write_text(text)
+        return load_params(tmp_path / "params.yaml")
+
+    return load_text
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "complaint"),
+    [
+        ("dynamics", "depth", 3, "dynamics.depth: unknown key"),
+        ("lam", "seed", "zero", "lam.seed: .*valid integer.* got 'zero'"),
+        ("lam", "width", 128.0, "lam.width: .*valid integer.* got 128.0"),
+        ("dynamics", "lr", "1e-4", "dynamics.lr: .*valid number.* got '1e-4'"),
+        ("tokenizer", "steps", -1, "tokenizer.steps: .*greater than 0.* got -1"),
+        ("tokenizer", "width", 10**6, "tokenizer.width: .*less than or equal to 16384.* got 1000000"),
+        ("dynamics", "context_noise", float("nan"), "dynamics.context_noise: .* got nan"),
+        ("collect", "env_name", "pong", "collect.env_name: .*'coinrun'.* got 'pong'"),
+        ("collect", "backgrounds", "yes", "collect.backgrounds: .*valid boolean.* got 'yes'"),
+        ("collect", "frames", {"train": 1, "val": 1}, "collect.frames.test: missing key"),
+        ("runtime", "threads", None, "runtime.threads: .* got None"),
+    ],
+)
+def test_a_faulty_value_is_named(tree, section, key, value, complaint):
+    tree = {**tree, section: {**tree[section], key: value}}
+    with pytest.raises(ParamsError, match=f"^params.yaml: {complaint}"):
+        parse_params(tree)
+
+
+def test_a_missing_key_is_named(tree):
+    del tree["sampling"]["temperature"]
+    with pytest.raises(ParamsError, match=r"^params.yaml: sampling.temperature: missing key"):
+        parse_params(tree)
+
+
+def test_a_missing_section_is_named(tree):
+    del tree["lam"]
+    with pytest.raises(ParamsError, match=r"^params.yaml: lam: missing key"):
+        parse_params(tree)
+
+
+def test_every_fault_is_told(tree):
+    tree["collect"]["seed"] = -1
+    tree["evaluate"]["horizon"] = 0
+    with pytest.raises(ParamsError) as error:
+        parse_params(tree)
+    assert "collect.seed" in str(error.value)
+    assert "evaluate.horizon" in str(error.value)
+
+
+def test_heads_must_share_the_width(tree):
+    tree["dynamics"] |= {"width": 100, "num_heads": 3}
+    with pytest.raises(ParamsError, match="width 100 must be a multiple of twice num_heads"):
+        parse_params(tree)
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", "1e-04"])
+def test_a_learning_rate_in_any_notation_is_a_number(load, number):
+    assert load(TEXT.replace("lr: 1.0e-3", f"lr: {number}")).tokenizer.lr == 1e-4
+
+
+@pytest.mark.parametrize("text", ["collect: {", "collect:\n\t- 1", "a: 1\na: 2", "\x00"])
+def test_broken_yaml_is_one_line(load, text):
+    with pytest.raises(ParamsError, match="not valid YAML") as error:
+        load(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "3", "- collect"])
+def test_a_file_that_is_no_mapping_is_told(load, text):
+    with pytest.raises(ParamsError, match="the whole file"):
+        load(text)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ParamsError, match=r"cannot be read.*project's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_be_changed(tiny_params):
+    with pytest.raises(ValueError, match="frozen"):
+        tiny_params.collect.seed = 1

@@ -1,0 +1,162 @@
+import math
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from genie.models.build import build_dynamics, build_lam, build_tokenizer
+from genie.params import ParamsError, load_params
+from genie.runtime import resolve_precision
+from genie.scales import load_scale, scale_flags, write_scale
+from genie.training.loop import make_optimizer
+
+NAMES = ("gpu", "paper")
+MODELS = ("tokenizer", "lam", "dynamics")
+GRID = (16, 16)
+SHORT_WINDOW = 3
+GPU_PARAMETERS = 94e6  # of the superseded project's three models
+ROOT = Path(__file__).resolve().parents[1]
+
+MINE = """\
+collect:
+  backgrounds: false
+  policy: uniform
+  frames: {train: 900}
+tokenizer:
+  fsq_levels: [7, 5]
+  lr: 3.0e-5  # a reason of the scale's own
+sampling:
+  temperature: 1.0
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the real params.yaml and one scale, `mine`, to work in."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "scales").mkdir()
+    (tmp_path / "scales" / "mine.yaml").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def build(model, params):
+    if model == "tokenizer":
+        return build_tokenizer(params.tokenizer)
+    if model == "lam":
+        return build_lam(params.lam)
+    with torch.device("meta"):
+        num_codes = build_tokenizer(params.tokenizer).num_codes
+    return build_dynamics(params.dynamics, num_codes, GRID, params.lam.num_actions)
+
+
+def one_sample(model, params):
+    """A batch of one short window: no weight depends on its length, and a whole one takes long."""
+    if model == "dynamics":
+        return {
+            "tokens_BTN": torch.randint(1000, (1, SHORT_WINDOW, math.prod(GRID))),
+            "actions_BS": torch.randint(params.lam.num_actions, (1, SHORT_WINDOW - 1)),
+        }
+    length = SHORT_WINDOW if model == "lam" else 1
+    return torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, params = load_scale(name)
+    network = build(model, params).train()
+    optimizer = make_optimizer(network, getattr(params, model))
+    last = list(network.parameters())[-1]
+    before = last.detach().clone()
+    bf16 = resolve_precision(params.runtime, torch.device("cpu")) == "bf16"
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss, _ = network(one_sample(model, params))
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert not torch.equal(last, before)
+
+
+def test_the_gpu_scale_is_as_large_as_what_it_supersedes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, params = load_scale("gpu")
+    with torch.device("meta"):
+        models = [build(model, params) for model in MODELS]
+    size = sum(parameter.numel() for model in models for parameter in model.parameters())
+    assert abs(size / GPU_PARAMETERS - 1) < 0.1
+
+
+def test_writing_a_scale_changes_its_values_and_nothing_else(project):
+    before = (project / "params.yaml").read_text().splitlines()
+    write_scale("mine")
+    after = (project / "params.yaml").read_text().splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    written = [
+        "backgrounds: false",
+        "policy: uniform",
+        "train: 900",
+        "[7, 5]",
+        "lr: 3.0e-5",
+        "temperature: 1.0",
+    ]
+    assert len(changed) == len(written)
+    assert all(value in line for value, line in zip(written, changed, strict=True))
+    comments = [[line.partition("#")[2] for line in text] for text in (before, after)]
+    assert comments[0] == comments[1]
+
+
+def test_written_and_loaded_scale_are_the_same(project):
+    _, params = load_scale("mine")
+    assert write_scale("mine") == params == load_params()
+    assert params.tokenizer.lr == 3e-5
+    assert params.collect.frames.val > 0
+
+
+def test_flags_say_what_writing_does(project):
+    words = shlex.split(scale_flags("mine"))
+    assert words[::2] == ["-S"] * (len(words) // 2)
+    tree = YAML().load(project / "params.yaml")
+    for word in words[1::2]:
+        key, value = word.split("=")
+        *sections, leaf = key.split(".")
+        node = tree
+        for section in sections:
+            node = node[section]
+        node[leaf] = YAML(typ="safe").load(value)
+    YAML().dump(tree, project / "flagged.yaml")
+    assert load_params("flagged.yaml") == write_scale("mine")
+
+
+@pytest.mark.parametrize(
+    ("scale", "complaint"),
+    [
+        ("dynamics: {depth: 3}", "dynamics.depth: unknown key"),
+        ("dynamo: {width: 3}", "dynamo: unknown key"),
+        ("dynamics: {width: wide}", "dynamics.width: .* got 'wide'"),
+        ("dynamics: 3", "dynamics: .* got 3"),
+        ("- dynamics", "must hold sections"),
+        ("", "must hold sections"),
+        ("dynamics: {", "not valid YAML"),
+    ],
+)
+def test_a_faulty_scale_is_named_and_not_written(project, scale, complaint):
+    (project / "scales" / "mine.yaml").write_text(scale)
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ParamsError, match=f"mine.yaml: {complaint}"):
+        write_scale("mine")
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_an_unknown_scale_names_those_there_are(project):
+    with pytest.raises(ParamsError, match=r"no scale 'yours'.*mine"):
+        load_scale("yours")
+
+
+def test_a_fault_of_params_is_not_laid_on_the_scale(project):
+    (project / "params.yaml").write_text("collect: 3")
+    with pytest.raises(ParamsError, match=r"^params\.yaml"):
+        load_scale("mine")

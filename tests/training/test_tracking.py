@@ -1,0 +1,199 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from genie.training.tracking import NullTracker, Tracker, TrackingError, open_tracker
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE_HWC = np.zeros((8, 8, 3), np.uint8)
+
+# Stages of a pipeline, each a process that a program called dvc starts, as DVC does.
+DVC = """
+import subprocess, sys
+for stage in sys.argv[2:]:
+    subprocess.run([sys.executable, "-c", sys.argv[1], stage], check=True)
+"""
+STAGE = """
+import sys
+from genie.params import load_params
+from genie.training.tracking import open_tracker
+with open_tracker(sys.argv[1], load_params()) as tracker:
+    tracker.log_final({"psnr": 20.0})
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """An mlflow.db without runs: to make one takes seconds, to copy one none."""
+    folder = tmp_path_factory.mktemp("store")
+    client_of(folder).search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, empty_store):
+    """A working directory with a store and no DVC around it."""
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def client_of(folder):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def runs_of(folder):
+    """All runs, the oldest first."""
+    client = client_of(folder)
+    experiment = client.get_experiment_by_name("mini-genie")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+def child_and_parent(folder):
+    runs = runs_of(folder)
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(runs) == 2
+    assert len(children) == 1
+    return children[0], client_of(folder).get_run(children[0].data.tags["mlflow.parentRunId"])
+
+
+def test_what_is_logged_can_be_read_back(project, tiny_params, capfd):
+    (project / "dvc.yaml").write_text(
+        "stages: {train_lam: {params: [lam, runtime.precision], deps: [data/frames]}}"
+    )
+    (project / "dvc.lock").write_text("stages: {collect: {outs: [{path: data/frames, md5: abc.dir}]}}")
+    (project / "report").mkdir()
+    (project / "report" / "table.csv").write_text("a,b")
+    with open_tracker("train_lam", tiny_params) as tracker:
+        for step in (10, 20):
+            tracker.log_metrics({"train_loss": np.float32(1 / step), "lr": 1e-3}, step=step)
+            tracker.log_image("samples", IMAGE_HWC, step=step)
+        tracker.log_final({"psnr": 20.5})
+        tracker.log_artifact("report")
+        tracker.log_artifact("report/table.csv")
+        run_id = tracker.run_id
+
+    child, parent = child_and_parent(project)
+    client = client_of(project)
+    assert child.info.run_id == run_id
+    assert child.info.run_name == "train_lam"
+    points = [(point.step, point.value) for point in client.get_metric_history(run_id, "train_loss")]
+    assert points == [(10, pytest.approx(0.1)), (20, pytest.approx(0.05))]
+    assert child.data.metrics["psnr"] == 20.5
+    assert parent.data.metrics["train_lam.psnr"] == 20.5
+    assert {key.partition(".")[0] for key in child.data.params} == {"lam", "runtime"}
+    assert child.data.params["lam.lr"] == str(tiny_params.lam.lr)
+    assert "runtime.precision" in child.data.params
+    assert "runtime.device" not in child.data.params
+    assert parent.data.params["collect.frames.train"] == str(tiny_params.collect.frames.train)
+    assert child.data.tags["dvc.deps.data/frames"] == "abc.dir"
+    assert len([file for file in client.list_artifacts(run_id, "images") if file.path.endswith("png")]) == 2
+    assert {file.path for file in client.list_artifacts(run_id)} >= {"report", "table.csv"}
+    assert (project / "mlartifacts").is_dir()
+    assert [run.info.status for run in (child, parent)] == ["FINISHED", "FINISHED"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(ValueError, "FAILED"), (KeyError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_failure_is_recorded_and_passed_on(project, tiny_params, fault, status):
+    with pytest.raises(fault), open_tracker("collect", tiny_params):
+        raise fault
+    assert [run.info.status for run in child_and_parent(project)] == [status, status]
+
+
+def test_stages_of_one_dvc_process_share_a_parent(project):
+    (project / "dvc").write_text(DVC)
+    (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_EXP_NAME": "bold-newt"}
+    pipelines = [["train_lam", "evaluate"], ["evaluate"]]
+    for stages in pipelines:
+        subprocess.run([sys.executable, "dvc", STAGE, *stages], check=True, env=environment)
+    runs = runs_of(project)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    for stages, parent in zip(pipelines, parents, strict=True):
+        children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        assert parent.info.run_name == "bold-newt"
+        assert parent.info.status == "FINISHED"
+        assert parent.data.metrics == {f"{stage}.psnr": 20.0 for stage in stages}
+        assert [run.info.run_name for run in children] == stages
+
+
+def test_an_experiment_in_a_temporary_copy_is_kept_at_the_root(project, tiny_params, monkeypatch):
+    (project / "copy").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(project / "copy")
+    with open_tracker("collect", tiny_params) as tracker:
+        tracker.log_image("samples", IMAGE_HWC, step=0)
+    assert list((project / "copy").iterdir()) == []
+    assert child_and_parent(project)[0].info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+
+
+def test_parallel_first_runs_make_one_store(project):
+    (project / "mlflow.db").unlink()
+    (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", STAGE, "collect"]
+    processes = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(runs_of(project)) == 4
+
+
+def test_an_earlier_run_is_gone_on_with(project, tiny_params):
+    with open_tracker("train_lam", tiny_params) as tracker:
+        tracker.log_metrics({"train_loss": 0.5}, step=1)
+        earlier = tracker.run_id
+    with open_tracker("train_lam", tiny_params) as tracker:
+        tracker.resume(earlier)
+        tracker.log_metrics({"train_loss": 0.25}, step=2)
+        assert tracker.run_id == earlier
+
+    client = client_of(project)
+    stages = [run for run in runs_of(project) if run.info.run_name == "train_lam"]
+    assert [run.info.run_id for run in stages] == [earlier]
+    assert stages[0].info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(earlier, "train_loss")] == [1, 2]
+    newest_parent = runs_of(project)[-1]
+    assert stages[0].data.tags["mlflow.parentRunId"] == newest_parent.info.run_id
+
+
+def test_a_run_that_the_store_has_lost_is_not_gone_on_with(project, tiny_params):
+    with open_tracker("train_lam", tiny_params) as tracker:
+        fresh = tracker.run_id
+        tracker.resume("0" * 32)
+        assert tracker.run_id == fresh
+    assert child_and_parent(project)[0].info.run_id == fresh
+
+
+def test_system_metrics_are_sampled(project, tiny_params, monkeypatch):
+    monkeypatch.setattr("genie.training.tracking.SECONDS_PER_SYSTEM_SAMPLE", 0.05)
+    with open_tracker("collect", tiny_params) as tracker:
+        for _ in range(200):
+            if "system/cpu_utilization_percentage" in client_of(project).get_run(tracker.run_id).data.metrics:
+                return
+            psutil.cpu_percent(interval=0.05)
+    pytest.fail("no system metrics in ten seconds")
+
+
+def test_a_store_that_cannot_be_used_is_named(project, tiny_params, monkeypatch):
+    with open_tracker("collect", tiny_params):
+        pass
+    client_of(project).delete_experiment("1")
+    with pytest.raises(TrackingError, match=r"mlflow\.db"), open_tracker("collect", tiny_params):
+        pass
+
+
+def test_the_null_tracker_takes_every_call_of_the_real_one():
+    public = {name for name in vars(Tracker) if not name.startswith("_")} - {"close"}
+    assert public <= vars(NullTracker).keys()
