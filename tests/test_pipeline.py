@@ -40,14 +40,10 @@ class Project:
 
     def run(self, *command: str) -> str:
         """Runs a command at the root, with the virtual environment's programs first; returns stdout."""
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "MLFLOW"))
-        }
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "MLFLOW"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**kept, "PATH": path, "TQDM_DISABLE": "1", "DVC_NO_ANALYTICS": "true"}
-        run = subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
-        )
+        run = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 0, f"{' '.join(command)}\n{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
         return run.stdout
 
@@ -87,9 +83,7 @@ def project(tmp_path_factory, tiny_tree) -> Project:
     project = Project(tmp_path_factory.mktemp("project"), tiny_tree)
     assert sorted(stages_run(project.dvc("repro"))) == sorted(STAGES)
     changed = {line[3:] for line in project.run("git", "status", "--porcelain").splitlines()}
-    assert changed == {"dvc.lock", "data/"}, (
-        "of what the pipeline writes, only the lock and metrics are for git"
-    )
+    assert changed == {"dvc.lock", "data/"}, "of what the pipeline writes, only the lock and metrics are for git"
     project.commit("first run")
     return project
 

@@ -23,10 +23,13 @@ LAYERS = {
     "data": 1,
     "models": 1,
     "training": 2,
+    "prompts": 2,
     "world": 3,
     "evaluation": 3,
+    "sample": 4,
     "scales": 4,
     "stage": 4,
+    "results": 5,
     "cli": 5,
 }
 
