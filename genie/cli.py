@@ -1,9 +1,12 @@
 """The `genie` command."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from genie.params import load_params, parse_params
+from genie.results import METRICS_FOLDER, read_metrics, results_table, write_results
 from genie.scales import scale_flags, write_scale
 from genie.stage import faults_in_one_line
 
@@ -39,3 +42,70 @@ def scale(
         else:
             write_scale(name)
             print(f"params.yaml now holds scale {name}; `git diff params.yaml` shows what changed")
+
+
+@app.command()
+def sample(
+    actions: Annotated[
+        str | None, typer.Option(help="Latent actions, such as 3,3,3,5,5. Without: a world for each of them.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Start from any picture: its centre, 64x64.")] = None,
+    frame: Annotated[
+        int | None, typer.Option(help="Start from this frame of data/frames/test.h5. Default: a lively one.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The GIF to write.")] = Path("sample.gif"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    steps: Annotated[
+        int | None, typer.Option(help="MaskGIT steps a frame, in place of sampling.maskgit_steps.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the tokens drawn, in place of sampling.temperature.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise, in place of evaluate.seed.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no word of success.")] = False,
+) -> None:
+    """Dream what follows a frame under latent actions, and write it as a GIF.
+
+    One world for each latent action held, side by side, from a frame of a level never trained on:
+
+        genie sample
+
+    One world, from a picture of your own:
+
+        genie sample --actions 3,3,3,5,5 --image castle.png --out castle.gif
+    """
+    with faults_in_one_line("genie sample"):
+        from genie.sample import sample as dream  # here, since torch takes seconds that `--help` need not
+
+        overrides = {
+            "sampling": {"maskgit_steps": steps, "temperature": temperature},
+            "evaluate": {"seed": seed},
+        }
+        tree = load_params().model_dump()
+        for section, values in overrides.items():
+            tree[section] |= {key: value for key, value in values.items() if value is not None}
+        params = parse_params(tree, "the options")
+        wrote = dream(params, actions=actions, image=image, frame=frame, out=out, models=models, quiet=quiet)
+        if not quiet:
+            print(wrote)
+
+
+@app.command()
+def results(
+    write: Annotated[
+        Path | None, typer.Option(help="Put the table between the marks of this file, in place of the old.")
+    ] = None,
+) -> None:
+    """Print the metrics of the last run beside their baselines, as a Markdown table.
+
+    The README's own is written by:
+
+        genie results --write README.md
+    """
+    with faults_in_one_line("genie results"):
+        table = results_table(read_metrics(METRICS_FOLDER))
+        if write is None:
+            print(table, end="")
+        else:
+            write_results(write, table)
+            print(f"wrote the table to {write}")

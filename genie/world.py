@@ -3,6 +3,7 @@
 Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` tokens a frame.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -48,7 +49,6 @@ class WorldModel:
             )
         return cls(tokenizer, dynamics, sampling)
 
-    @torch.no_grad()
     def rollout(
         self,
         frames_BTHWC: torch.Tensor,
@@ -56,7 +56,18 @@ class WorldModel:
         generator: torch.Generator | None = None,
         prompt_actions_BS: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Dreams what follows a prompt.
+        """All that `stream` yields, as uint8 frames `(B, S, H, W, 3)`."""
+        return torch.stack(list(self.stream(frames_BTHWC, actions_BS, generator, prompt_actions_BS)), dim=1)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        frames_BTHWC: torch.Tensor,
+        actions_BS: torch.Tensor,
+        generator: torch.Generator | None = None,
+        prompt_actions_BS: torch.Tensor | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """Dreams what follows a prompt, frame by frame.
 
         Args:
             frames_BTHWC: uint8 prompt, T >= 1; the last C frames are used.
@@ -64,8 +75,8 @@ class WorldModel:
             generator: source of randomness; dreams that share its state differ by their actions alone.
             prompt_actions_BS: `(B, T-1)` latent actions between the prompt's frames, where they are known.
 
-        Returns:
-            uint8 frames `(B, S, H, W, 3)`.
+        Yields:
+            S times uint8 frames `(B, H, W, 3)`.
         """
         dynamics, num_frames = self.dynamics, min(frames_BTHWC.shape[1], self.context_frames)
         batch_size, frames_BTHWC = len(frames_BTHWC), frames_BTHWC[:, -num_frames:]
@@ -74,12 +85,9 @@ class WorldModel:
         if prompt_actions_BS is not None and num_frames > 1:
             led_to_BT[:, 1:] = prompt_actions_BS[:, -(num_frames - 1) :]
         past = dynamics.remember(tokens_BTN, led_to_BT)
-        dreamed_BSN = []
         for time, action_B in enumerate(actions_BS.unbind(1), start=num_frames):
             tokens_BN = sample_frame(
                 dynamics, past, action_B, time, self.sampling.maskgit_steps, self.sampling.temperature, generator
             )
             past = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), time, past)
-            dreamed_BSN.append(tokens_BN)
-        frames = self.tokenizer.decode(torch.stack(dreamed_BSN, dim=1).flatten(0, 1))
-        return frames.unflatten(0, actions_BS.shape)
+            yield self.tokenizer.decode(tokens_BN)

@@ -1,0 +1,118 @@
+"""`genie results`: the table of metrics that the README shows, each beside its baselines."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from genie.stage import METRICS_FOLDER
+
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
+BASELINES = {  # by column; the first that there is
+    "copy last": ["_copy_last"],
+    "random action": ["_random_action"],
+    "ceiling": ["_tokenizer", "_ceiling"],
+}
+
+
+class ResultsError(ValueError):
+    """There is nothing to tabulate, or nowhere to write it; the message names the cause and the fix."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        file: of `data/metrics/`, without its suffix.
+        key: its key in there; `{}` is where a baseline's name goes, `{horizon}` the last frame dreamed.
+        digits: after the point.
+        meaning: in one line.
+    """
+
+    file: str
+    key: str
+    digits: int
+    meaning: str
+
+
+ROWS = (
+    Row("collect", "frames", 0, "frames recorded, of all splits"),
+    Row("collect", "moving_fraction", 3, "share of held-out transitions in which the picture moves"),
+    Row("tokenizer", "psnr", 2, "dB, a frame after encoding and decoding"),
+    Row("tokenizer", "ssim", 3, "structural similarity of the same, at most 1"),
+    Row("tokenizer", "codebook_usage", 3, "share of the codes in use"),
+    Row("tokenizer", "codebook_perplexity", 1, "codes in use if all were equally frequent"),
+    Row("lam", "psnr{}_moving", 2, "dB, the LAM's own decoder draws the next frame; moving frames"),
+    Row("lam", "codebook_usage", 3, "share of the latent actions in use"),
+    Row("lam", "codebook_perplexity", 2, "latent actions in use if all were equally frequent"),
+    Row("lam", "min_code_share", 3, "share of transitions that the rarest latent action explains"),
+    Row("lam", "action_nmi{}", 3, "mutual information with the true actions, normalised to [0, 1]"),
+    Row("dynamics", "cross_entropy", 3, "nats a token, next frame wholly masked"),
+    Row("dynamics", "token_accuracy", 3, "share of that frame's tokens guessed right"),
+    Row("evaluate", "psnr{}", 2, "dB, first dreamed frame"),
+    Row("evaluate", "psnr{}_moving", 2, "the same, where the picture moves"),
+    Row("evaluate", "ssim{}", 3, "structural similarity, first dreamed frame"),
+    Row("evaluate", "ssim{}_moving", 3, "the same, where the picture moves"),
+    Row("evaluate", "psnr{}_{horizon}_moving", 2, "dB, last dreamed frame, where the picture moves"),
+    Row("evaluate", "delta_psnr_1", 2, "dB that the inferred action is worth over a random one, frame 1"),
+    Row("evaluate", "delta_psnr_1_moving", 2, "the same, where the picture moves"),
+    Row("evaluate", "delta_psnr_4", 2, "the same as `delta_psnr_1`, after 4 frames"),
+    Row("evaluate", "delta_psnr_4_moving", 2, "the same, where the picture moves"),
+)
+
+
+def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict[str, float]]:
+    """All that the table needs, by file and key.
+
+    Raises:
+        ResultsError: a file is missing or no JSON.
+    """
+    metrics = {}
+    for name in dict.fromkeys(row.file for row in ROWS):
+        path = folder / f"{name}.json"
+        try:
+            metrics[name] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            cause = "no such file" if isinstance(error, FileNotFoundError) else error
+            raise ResultsError(f"{path}: {cause}; the pipeline writes it: make repro") from None
+    return metrics
+
+
+def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Metrics, as `read_metrics` gives them, in Markdown.
+
+    Raises:
+        ResultsError: one is missing.
+    """
+    lines = [
+        ["metric", "value", *BASELINES, "meaning"],
+        ["---", "---:", *["---:"] * len(BASELINES), "---"],
+    ]
+    for row in ROWS:
+        found = metrics[row.file]
+        horizon = max((int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)), default=0)
+        name = row.key.format("", horizon=horizon)
+        if name not in found:
+            raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
+        shown = {key: f"{value:,.{row.digits}f}" for key, value in found.items()}
+        value = shown.pop(name)  # a metric without `{}` has no baseline: it would be its own
+        baselines = [[row.key.format(suffix, horizon=horizon) for suffix in each] for each in BASELINES.values()]
+        cells = [next((shown[key] for key in keys if key in shown), "") for keys in baselines]
+        lines.append([f"{row.file} `{name}`", value, *cells, row.meaning])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def write_results(readme: Path, table: str) -> None:
+    """Puts the table between the README's two marks, in place of what is there.
+
+    Raises:
+        ResultsError: it has no such marks.
+    """
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ResultsError(f"{readme}: no {BEGIN.strip()} followed by {END}; add both, each on its own line")
+    readme.write_text(before + begin + table + end + after)

@@ -1,0 +1,140 @@
+"""`genie sample`: dreams a world under latent actions, or one world for each of them, as a GIF.
+
+Legend: `T` prompt frames, `B` worlds, `S` dreamed frames, `A` latent actions, `H W C` pixels, uint8 RGB.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genie.evaluation.pictures import action_sheets, contact_sheet, save_gif
+from genie.params import Params
+from genie.progress import progress
+from genie.prompts import Prompt, held_out_prompt, lively_frame, picture_prompt
+from genie.runtime import make_accelerator
+from genie.world import WorldModel
+
+
+class SampleError(ValueError):
+    """What was asked for cannot be dreamed or written; the message names the option and the fix."""
+
+
+def sample(
+    params: Params,
+    *,
+    actions: str | None,
+    image: Path | None,
+    frame: int | None,
+    out: Path,
+    models: Path,
+    quiet: bool,
+) -> str:
+    """Dreams one world under the actions, or one for each latent action held, and writes it to `out`.
+
+    Args:
+        params: those of the runtime and of sampling, and `evaluate.horizon` and `evaluate.seed`, count.
+        actions: latent actions with commas between; None holds each of them for the horizon.
+        image: a picture to start from.
+        frame: index of the test frame to start from; without it and a picture, a lively one is chosen.
+        out: the GIF to write.
+        models: folder of the checkpoints.
+        quiet: no progress bar.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        SampleError: an option asks for what cannot be.
+        PromptError, CheckpointError, EpisodeFileError: what the dream starts from, or with, is not to be had.
+    """
+    _check_out(out)
+    if image is not None and frame is not None:
+        raise SampleError("--image and --frame exclude each other; a dream starts from one of them")
+    accelerator = make_accelerator(params.runtime)
+    world = _load_world(models, params, accelerator.device)
+    if actions is None:
+        rows = [[action] * params.evaluate.horizon for action in range(world.num_actions)]
+    else:
+        rows = [parse_actions(actions, world.num_actions)]
+    if image is not None:
+        prompt = picture_prompt(image)
+    else:
+        if frame is None:
+            frame = lively_frame(world.context_frames, params.evaluate.horizon)
+        prompt = held_out_prompt(frame, world.context_frames, world.dynamics.config.lam_fingerprint)
+
+    frames = chain.from_iterable(dream(world, prompt, row, params.evaluate.seed) for row in rows)
+    if not quiet:
+        frames = progress(frames, name="dream", total=len(rows) * len(rows[0]), unit="frame")
+    with accelerator.autocast():
+        dreamed_BSHWC = np.stack(list(frames)).reshape(len(rows), len(rows[0]), *prompt.frames_THWC[0].shape)
+
+    if actions is None:
+        pictures = action_sheets(prompt.frames_THWC[-1], dreamed_BSHWC)
+        shown = f"{len(rows)} worlds of {len(rows[0])} frames, a latent action held in each"
+    else:
+        pictures = world_sheets(prompt.frames_THWC, dreamed_BSHWC[0], rows[0])
+        shown = f"{len(rows[0])} dreamed frames"
+    try:
+        save_gif(out, pictures)
+    except OSError as error:
+        raise SampleError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    return f"wrote {out}: {shown}, from {prompt.source}"
+
+
+def parse_actions(text: str, num_actions: int) -> list[int]:
+    """Latent actions such as `3,3,5`, each in [0, A).
+
+    Raises:
+        SampleError: it is no such list.
+    """
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not (word.isascii() and word.isdigit() and int(word) < num_actions):
+            raise SampleError(
+                f"--actions: {word!r} is no latent action; this world has 0 to {num_actions - 1}, "
+                "given with commas between: --actions 0,0,1"
+            )
+    return [int(word) for word in words]
+
+
+def dream(world: WorldModel, prompt: Prompt, actions: Sequence[int], seed: int) -> Iterator[np.ndarray]:
+    """Yields the frames `(H, W, C)` of one world.
+
+    One world at a time, because those of a batch draw different noise: so two worlds of one prompt and seed
+    differ by their actions alone.
+    """
+    known = None if prompt.actions is None else torch.from_numpy(prompt.actions[None]).to(world.device)
+    frames = world.stream(
+        torch.from_numpy(prompt.frames_THWC[None]).to(world.device),
+        torch.tensor([actions], device=world.device),
+        torch.Generator(world.device).manual_seed(seed),
+        prompt_actions_BS=known,
+    )
+    return (frame_BHWC[0].cpu().numpy() for frame_BHWC in frames)
+
+
+def world_sheets(prompt_THWC: np.ndarray, dreamed_SHWC: np.ndarray, actions: Sequence[int]) -> list[np.ndarray]:
+    """The pictures of a GIF: the prompt, then what was dreamed under the actions."""
+    captions = ["prompt"] * len(prompt_THWC)
+    captions += [f"frame {time}, action {action}" for time, action in enumerate(actions, start=1)]
+    frames = np.concatenate([prompt_THWC, dreamed_SHWC])
+    return [contact_sheet(panel[None, None], [[name]]) for panel, name in zip(frames, captions, strict=True)]
+
+
+def _check_out(out: Path) -> None:
+    """Before minutes go into a dream that nobody can keep."""
+    if out.suffix.lower() != ".gif":
+        raise SampleError(f"--out {out}: only GIFs are written; end the name in .gif")
+    if not out.parent.is_dir():
+        raise SampleError(f"--out {out}: there is no folder {out.parent}")
+
+
+def _load_world(models: Path, params: Params, device: torch.device) -> WorldModel:
+    for kind in ("tokenizer", "dynamics"):
+        if not (models / kind).is_dir():
+            raise SampleError(f"--models {models}: holds no {kind}; train a world with `make repro`")
+    return WorldModel.load(models, params.sampling, device)
