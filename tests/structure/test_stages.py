@@ -29,9 +29,6 @@ LAYERS = {
     "sample": 4,
     "scales": 4,
     "stage": 4,
-    "results": 4,
-    "prompts": 4,
-    "sample": 4,
     "results": 5,
     "cli": 5,
 }
