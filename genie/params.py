@@ -84,34 +84,28 @@ class TokenizerParams(TrainingParams):
     num_blocks: Annotated[int, Field(gt=0, le=64)]
 
 
-class TransformerParams(TrainingParams):
-    """The size of an ST-transformer."""
-
-    width: Width
-    num_layers: Annotated[int, Field(gt=0, le=128)]
-    num_heads: Annotated[int, Field(gt=0, le=128)]
-
-    @model_validator(mode="after")
-    def _heads_share_width(self):
-        if self.width % (2 * self.num_heads):
-            raise ValueError(f"width {self.width} must be a multiple of twice num_heads ({self.num_heads})")
-        return self
-
-
-class LamParams(TransformerParams):
+class LamParams(TrainingParams):
     """The latent action model and its gate."""
 
     num_actions: Annotated[int, Field(ge=2, le=255)]
     code_dim: Width
     commitment_weight: Annotated[float, Field(ge=0)]
     ema_decay: Share
+    history: Annotated[int, Field(ge=1, le=64)]
+    width: Width
+    num_blocks: Annotated[int, Field(gt=0, le=64)]
     window: Annotated[int, Field(ge=2, le=256)]
-    patch_size: Literal[2, 4, 8, 16, 32]
     gate_min_perplexity: Annotated[float, Field(ge=0)]
     gate_min_gain_db: float
 
+    @model_validator(mode="after")
+    def _window_holds_history(self):
+        if self.window <= self.history:
+            raise ValueError(f"window ({self.window}) must be larger than history ({self.history})")
+        return self
 
-class DynamicsParams(TransformerParams):
+
+class DynamicsParams(TrainingParams):
     """The block-causal MaskGIT."""
 
     context_frames: Annotated[int, Field(ge=1, le=255)]
@@ -121,6 +115,15 @@ class DynamicsParams(TransformerParams):
     context_noise: Share
     min_mask_rate: Share
     full_mask_share: Share
+    width: Width
+    num_layers: Annotated[int, Field(gt=0, le=128)]
+    num_heads: Annotated[int, Field(gt=0, le=128)]
+
+    @model_validator(mode="after")
+    def _heads_share_width(self):
+        if self.width % (2 * self.num_heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice num_heads ({self.num_heads})")
+        return self
 
 
 class SamplingParams(Strict):

@@ -39,8 +39,8 @@ class WorldModel:
         Raises:
             CheckpointError: one is missing or damaged, or the dynamics was trained on another tokenizer's tokens.
         """
-        tokenizer = load_model(Path(models) / "tokenizer", "tokenizer", device)
-        dynamics = load_model(Path(models) / "dynamics", "dynamics", device)
+        tokenizer = load_model(Path(models) / "tokenizer", Tokenizer, device)
+        dynamics = load_model(Path(models) / "dynamics", Dynamics, device)
         trained_on, found = dynamics.config.tokenizer_fingerprint, tokenizer.fingerprint
         if trained_on != found:
             raise CheckpointError(
@@ -87,7 +87,13 @@ class WorldModel:
         past = dynamics.remember(tokens_BTN, led_to_BT)
         for time, action_B in enumerate(actions_BS.unbind(1), start=num_frames):
             tokens_BN = sample_frame(
-                dynamics, past, action_B, time, self.sampling.maskgit_steps, self.sampling.temperature, generator
+                dynamics,
+                past,
+                action_B,
+                time,
+                self.sampling.maskgit_steps,
+                self.sampling.temperature,
+                generator,
             )
             past = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), time, past)
             yield self.tokenizer.decode(tokens_BN)

@@ -2,17 +2,18 @@
 
 from genie.data.episodes import SPLITS, EpisodeStore
 from genie.data.tokens import write_tokens
+from genie.models.tokenizer import Tokenizer
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage
 from genie.training.checkpoint import load_model
-from genie.training.precompute import tokens_of
+from genie.training.tokenizing import tokens_of
 from genie.training.tracking import Tracker
 
 
 def main(params: Params, tracker: Tracker) -> None:
     accelerator = make_accelerator(params.runtime)
-    tokenizer = load_model("data/models/tokenizer", "tokenizer", accelerator.device)
+    tokenizer = load_model("data/models/tokenizer", Tokenizer, accelerator.device)
     for split in SPLITS:
         store = EpisodeStore(f"data/frames/{split}.h5")
         with accelerator.autocast():

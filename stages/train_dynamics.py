@@ -2,9 +2,8 @@
 
 from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
 from genie.data.windows import TokenWindows
-from genie.evaluation.prediction import evaluate_dynamics
-from genie.evaluation.validation import validate_dynamics
-from genie.models.build import build_dynamics
+from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
+from genie.models.dynamics import build_dynamics
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
@@ -17,24 +16,19 @@ from genie.training.tracking import Tracker
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.dynamics
     accelerator = make_accelerator(params.runtime)
-    tokenizer, lam = (cache_attributes(f"data/{kind}/train.h5") for kind in ("tokens", "actions"))
-    fingerprints = {key: {**tokenizer, **lam}[key] for key in ("tokenizer_fingerprint", "lam_fingerprint")}
+    known = cache_attributes("data/tokens/train.h5") | cache_attributes("data/actions/train.h5")
+    known["grid"] = tuple(known["grid"])
     caches = {
         split: (
-            read_tokens(f"data/tokens/{split}.h5", fingerprints["tokenizer_fingerprint"]),
-            read_latent_actions(f"data/actions/{split}.h5", fingerprints["lam_fingerprint"]),
+            read_tokens(f"data/tokens/{split}.h5", known["tokenizer_fingerprint"]),
+            read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"]),
         )
         for split in ("train", "val", "test")
     }
-    grid = tuple(tokenizer["grid"])
-    model = build_dynamics(settings, tokenizer["num_codes"], grid, lam["num_actions"], **fingerprints)
-    dataset = TokenWindows(
-        *caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps
-    )
-    resume = ResumeStore("train_dynamics", settings, accelerator, fingerprints)
-    curve = train(
-        model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"])
-    )
+    model = build_dynamics(settings, **known)
+    dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
+    resume = ResumeStore("train_dynamics", settings, accelerator, known)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"]))
 
     with accelerator.autocast():
         metrics = evaluate_dynamics(model, *caches["test"], num_windows=1024)

@@ -2,10 +2,9 @@
 
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import FrameWindows
-from genie.evaluation.controllability import evaluate_lam
+from genie.evaluation.controllability import evaluate_lam, validate_lam
 from genie.evaluation.gate import check_gate
-from genie.evaluation.validation import validate_lam
-from genie.models.build import build_lam
+from genie.models.lam import build_lam
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
@@ -22,11 +21,9 @@ def main(params: Params, tracker: Tracker) -> None:
     accelerator = make_accelerator(params.runtime)
     stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
     model = build_lam(settings)
-    dataset = FrameWindows(
-        stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps
-    )
+    dataset = FrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_lam", settings, accelerator, stores["train"].attributes)
-    validate = validate_lam(stores["val"])
+    validate = validate_lam(stores["val"], settings.window)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
 
     with accelerator.autocast():

@@ -2,9 +2,8 @@
 
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import FrameWindows
-from genie.evaluation.reconstruction import evaluate_tokenizer
-from genie.evaluation.validation import validate_tokenizer
-from genie.models.build import build_tokenizer
+from genie.evaluation.reconstruction import evaluate_tokenizer, validate_tokenizer
+from genie.models.tokenizer import build_tokenizer
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics

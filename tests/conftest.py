@@ -1,9 +1,14 @@
-"""Params small enough for a test: the real `params.yaml` with its sizes cut down."""
+"""Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from genie.data.collect import collect
+from genie.data.episodes import SPLITS, EpisodeStore
 from genie.params import Params, parse_params, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,3 +46,25 @@ def tiny_tree() -> dict:
 def tiny_params(tiny_tree) -> Params:
     """The same, parsed."""
     return parse_params(tiny_tree)
+
+
+@pytest.fixture(scope="session")
+def coinrun(tiny_params, tmp_path_factory) -> dict[str, EpisodeStore]:
+    """A few hundred real frames a split."""
+    folder = tmp_path_factory.mktemp("coinrun")
+    collect(tiny_params.collect, folder, num_threads=1)
+    return {split: EpisodeStore(folder / f"{split}.h5") for split in SPLITS}
+
+
+@pytest.fixture(scope="session")
+def scrambled() -> Callable[[nn.Module], nn.Module]:
+    """Moves a model, in eval mode, off its birth: through its zeros nothing flows, whoever could see whom."""
+
+    def scramble(model: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+        return model.eval()
+
+    return scramble

@@ -6,7 +6,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from genie.models.build import build_dynamics, build_lam, build_tokenizer
+from genie.models.dynamics import build_dynamics
+from genie.models.lam import build_lam
+from genie.models.tokenizer import build_tokenizer
 from genie.params import ParamsError, load_params
 from genie.runtime import resolve_precision
 from genie.scales import load_scale, scale_flags, write_scale

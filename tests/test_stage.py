@@ -108,9 +108,7 @@ def test_metrics_are_sorted_rounded_and_plain(project):
     assert [path.name for path in (project / "data/metrics").iterdir()] == ["tokenizer.json"]
 
 
-@pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), np.float32("-inf"), torch.tensor(float("nan"))]
-)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("-inf"), torch.tensor(float("nan"))])
 def test_metrics_must_be_finite(project, value):
     write_metrics("tokenizer", {"psnr": 30.0})
     with pytest.raises(ValueError, match="metric psnr is"):

@@ -117,9 +117,7 @@ def _check(params: CollectParams) -> None:
             )
     num_levels = sum(count for _, count in params.levels)
     if num_levels >= 2**31:
-        raise CollectError(
-            f"collect.levels: {num_levels} in all, but the simulator knows {2**31 - 1}; ask for fewer"
-        )
+        raise CollectError(f"collect.levels: {num_levels} in all, but the simulator knows {2**31 - 1}; ask for fewer")
 
 
 def _collect_split(params: CollectParams, split: str, path: Path, num_threads: int) -> None:

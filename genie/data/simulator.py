@@ -67,9 +67,7 @@ class Simulator:
             rand_seed=seed,
             num_threads=num_threads or os.cpu_count(),
         )
-        self._env._reuse_arrays = (
-            True  # procgen does not pass gym3's option on; the copies cost 5% of the speed
-        )
+        self._env._reuse_arrays = True  # procgen does not pass gym3's option on; the copies cost 5% of the speed
 
     def act(self, actions: np.ndarray) -> None:
         """Begins to hold `actions (num_envs,)`; returns at once, and the simulator's threads go on alone."""

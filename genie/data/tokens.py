@@ -73,14 +73,10 @@ def cache_attributes(path: str | Path) -> dict:
         CacheFileError: the file is missing, truncated or foreign.
     """
     with _open(path) as file:
-        return {
-            key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()
-        }
+        return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()}
 
 
-def _write(
-    path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: type, attributes: dict
-) -> None:
+def _write(path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: type, attributes: dict) -> None:
     with writing_hdf5(path) as file:
         file.attrs.update(attributes)
         dataset = file.create_dataset(name, shape, dtype)
@@ -111,6 +107,4 @@ def _open(path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         cause = " ".join(str(error).split())
-        raise CacheFileError(
-            f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`"
-        ) from None
+        raise CacheFileError(f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`") from None

@@ -17,6 +17,9 @@ from genie.evaluation.metrics import (
 )
 from genie.models.lam import LatentActionModel
 from genie.progress import progress
+from genie.training.loop import Validation
+
+NUM_VALIDATION_WINDOWS = 64
 
 
 def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
@@ -77,9 +80,7 @@ def evaluate_lam(
         actions_BS = lam.infer_actions(frames_BTHWC)
         predictions = {
             "psnr": lam.predict_next(frames_BTHWC, actions_BS),
-            "psnr_random_action": lam.predict_next(
-                frames_BTHWC, torch.from_numpy(random_actions[rows]).to(device)
-            ),
+            "psnr_random_action": lam.predict_next(frames_BTHWC, torch.from_numpy(random_actions[rows]).to(device)),
             "psnr_copy_last": before_BSHWC,
         }
         for name, predicted_BSHWC in predictions.items():
@@ -97,3 +98,12 @@ def evaluate_lam(
         "min_code_share": min_code_share(count_codes(inferred, lam.num_actions)),
         **codebook_metrics(inferred, lam.num_actions),
     }
+
+
+def validate_lam(store: EpisodeStore, window: int) -> Validation:
+    """For the training loop: all that `evaluate_lam` measures, on a few windows."""
+
+    def validate(model: LatentActionModel, step: int) -> dict[str, float]:
+        return evaluate_lam(model, store, window=window, num_windows=NUM_VALIDATION_WINDOWS, seed=0)
+
+    return validate

@@ -39,9 +39,7 @@ def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
     """Writes pictures `(height, width, 3)` as an endless GIF, in one palette so that nothing flickers."""
     sample = np.concatenate([picture[::SCALE, ::SCALE] for picture in pictures])
     palette = Image.fromarray(sample).quantize(256)
-    frames = [
-        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
-    ]
+    frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
 
@@ -49,9 +47,7 @@ def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
 def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> np.ndarray:
     """True frames above what the tokenizer makes of them."""
     blanks = [""] * (len(frames_CHW3) - 1)
-    return contact_sheet(
-        np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]]
-    )
+    return contact_sheet(np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]])
 
 
 def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray) -> list[np.ndarray]:
@@ -75,9 +71,7 @@ def action_strip(dreams_ASHW3: np.ndarray, num_columns: int = 6) -> np.ndarray:
     return contact_sheet(dreams_ASHW3[:, steps], captions)
 
 
-def dream_sheets(
-    context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: np.ndarray
-) -> list[np.ndarray]:
+def dream_sheets(context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: np.ndarray) -> list[np.ndarray]:
     """The pictures of a GIF: the prompt on both sides, then the truth beside the dream."""
     pairs = [(frame, frame, "prompt", "prompt") for frame in context_SHW3]
     pairs += [

@@ -5,6 +5,9 @@ import torch
 
 from genie.data.windows import episode_starts_of, spread_starts, window_starts
 from genie.models.dynamics import Dynamics
+from genie.training.loop import Validation
+
+NUM_VALIDATION_WINDOWS = 64
 
 
 @torch.no_grad()
@@ -36,3 +39,12 @@ def evaluate_dynamics(
         for name, value in model(batch)[1].items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(rows)
     return {name: total / len(starts) for name, total in totals.items()}
+
+
+def validate_dynamics(tokens: np.ndarray, latent_actions: np.ndarray) -> Validation:
+    """For the training loop: all that `evaluate_dynamics` measures, on a few windows."""
+
+    def validate(model: Dynamics, step: int) -> dict[str, float]:
+        return evaluate_dynamics(model, tokens, latent_actions, NUM_VALIDATION_WINDOWS)
+
+    return validate

@@ -4,9 +4,15 @@ import numpy as np
 import torch
 
 from genie.data.episodes import EpisodeStore
+from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.metrics import codebook_metrics, frame_mse, frame_ssim, psnr
+from genie.evaluation.pictures import reconstruction_sheet
 from genie.models.tokenizer import Tokenizer
 from genie.progress import progress
+from genie.training.loop import Validation
+from genie.training.tracking import Tracker
+
+NUM_VALIDATION_FRAMES, NUM_SHOWN = 256, 10
 
 
 def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 256) -> dict[str, float]:
@@ -19,9 +25,7 @@ def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: in
     tokenizer.eval()
     mse, ssim, tokens = [], [], []
     for start in progress(range(0, store.num_frames, batch_size), name="evaluate tokenizer", unit="batch"):
-        frames_BHWC = torch.from_numpy(store.read(start, min(start + batch_size, store.num_frames))).to(
-            device
-        )
+        frames_BHWC = torch.from_numpy(store.read(start, min(start + batch_size, store.num_frames))).to(device)
         tokens_BN = tokenizer.encode(frames_BHWC)
         decoded_BHWC = tokenizer.decode(tokens_BN)
         mse.append(frame_mse(decoded_BHWC, frames_BHWC))
@@ -34,3 +38,22 @@ def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: in
         "ssim": float(np.mean(np.concatenate(ssim))),
         **codebook_metrics(np.concatenate(tokens), tokenizer.num_codes),
     }
+
+
+def validate_tokenizer(store: EpisodeStore, tracker: Tracker) -> Validation:
+    """For the training loop: `psnr`, `codebook_usage` and `codebook_perplexity` of a few frames; shows some."""
+    starts = spread_starts(np.arange(store.num_frames), NUM_VALIDATION_FRAMES)
+    frames_BHWC = torch.from_numpy(read_windows(store, starts, 1)[:, 0])
+
+    def validate(model: Tokenizer, step: int) -> dict[str, float]:
+        frames = frames_BHWC.to(next(model.parameters()).device)
+        tokens_BN = model.encode(frames)
+        decoded_BHWC = model.decode(tokens_BN)
+        pictures = [x[:: NUM_VALIDATION_FRAMES // NUM_SHOWN][:NUM_SHOWN].cpu().numpy() for x in (frames, decoded_BHWC)]
+        tracker.log_image("reconstructions", reconstruction_sheet(*pictures), step)
+        return {
+            "psnr": psnr(frame_mse(decoded_BHWC, frames)),
+            **codebook_metrics(tokens_BN.cpu(), model.num_codes),
+        }
+
+    return validate

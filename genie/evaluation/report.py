@@ -66,15 +66,11 @@ def write_report(
     shown = spread_starts(rollouts.starts, NUM_RECONSTRUCTIONS)
     frames_BHWC = torch.from_numpy(read_windows(store, shown, 1)[:, 0]).to(world.device)
     decoded_BHWC = world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
-    save_png(
-        folder / "reconstructions.png", reconstruction_sheet(_pixels(frames_BHWC), _pixels(decoded_BHWC))
-    )
+    save_png(folder / "reconstructions.png", reconstruction_sheet(_pixels(frames_BHWC), _pixels(decoded_BHWC)))
 
     context, horizon = world.context_frames, rollouts.moving_MS.shape[1]
     clips = read_clips(store, latent_actions, liveliest(rollouts, num_gifs), context + horizon)
-    for index, (frames_THWC, actions) in enumerate(
-        zip(*(part.to(world.device) for part in clips), strict=True)
-    ):
+    for index, (frames_THWC, actions) in enumerate(zip(*(part.to(world.device) for part in clips), strict=True)):
         dreamed_SHWC = _pixels(dream(world, frames_THWC[None], actions[None], seed)[0])
         held_ASHWC = _pixels(dream_held(world, frames_THWC, actions, seed))
         context_SHWC, true_SHWC = np.split(_pixels(frames_THWC), [context])
@@ -85,9 +81,7 @@ def write_report(
 
 def write_codebook(folder: Path, counts: np.ndarray) -> None:
     """`codebook_histogram.csv` (code, count) and `.png` (most frequent first) of counts `(K,)`."""
-    _write_csv(
-        folder / "codebook_histogram.csv", [{"code": k, "count": int(n)} for k, n in enumerate(counts)]
-    )
+    _write_csv(folder / "codebook_histogram.csv", [{"code": k, "count": int(n)} for k, n in enumerate(counts)])
     shares = np.sort(counts)[::-1] / counts.sum()
     figure, axes = _figure(6, 3.2)
     axes.fill_between(np.arange(len(shares)), shares, step="mid", color="tab:blue")
@@ -132,10 +126,7 @@ def write_horizon(folder: Path, tables: Mapping[str, Sequence[Mapping[str, float
     figure = Figure(figsize=(4 * len(tables), 3.2), layout="constrained")
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (frames, table) in zip(panels, tables.items(), strict=True):
-        rows = [
-            {name: value if name == "horizon" else f"{value:.3f}" for name, value in row.items()}
-            for row in table
-        ]
+        rows = [{name: value if name == "horizon" else f"{value:.3f}" for name, value in row.items()} for row in table]
         _write_csv(folder / f"psnr_horizon_{frames}.csv", rows)
         for series, style in SERIES_STYLE.items():
             horizons, psnrs = zip(*((row["horizon"], row[series]) for row in table), strict=True)
@@ -157,9 +148,7 @@ def _figure(width: float, height: float):
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(
-        path, dpi=130, metadata={"Software": None}
-    )  # the version of matplotlib is not ours to compare
+    figure.savefig(path, dpi=130, metadata={"Software": None})  # the version of matplotlib is not ours to compare
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

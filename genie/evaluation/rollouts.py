@@ -64,14 +64,10 @@ def dream(world: WorldModel, frames_BTHWC: torch.Tensor, actions: torch.Tensor, 
     )
 
 
-def dream_held(
-    world: WorldModel, frames_THWC: torch.Tensor, actions: torch.Tensor, seed: int
-) -> torch.Tensor:
+def dream_held(world: WorldModel, frames_THWC: torch.Tensor, actions: torch.Tensor, seed: int) -> torch.Tensor:
     """Dreams `(A, S, H, W, C)` uint8 what follows the context of one clip if each latent action is held."""
     actions_AS = actions.repeat(world.num_actions, 1)
-    actions_AS[:, world.context_frames - 1 :] = torch.arange(world.num_actions, device=actions.device)[
-        :, None
-    ]
+    actions_AS[:, world.context_frames - 1 :] = torch.arange(world.num_actions, device=actions.device)[:, None]
     return dream(world, frames_THWC.expand(world.num_actions, *frames_THWC.shape), actions_AS, seed)
 
 
@@ -102,9 +98,7 @@ def measure_rollouts(
     mse, ssim, moving = {name: [] for name in SERIES}, {name: [] for name in SERIES}, []
     for first in progress(range(0, len(starts), batch_size), name="roll out", unit="batch"):
         rows = slice(first, first + batch_size)
-        frames_BTHWC, actions = (
-            x.to(world.device) for x in read_clips(store, latent_actions, starts[rows], length)
-        )
+        frames_BTHWC, actions = (x.to(world.device) for x in read_clips(store, latent_actions, starts[rows], length))
         truth_BSHWC, last_B1HWC = frames_BTHWC[:, context:], frames_BTHWC[:, context - 1 : context]
         random_actions = torch.cat(
             [actions[:, : context - 1], torch.from_numpy(random_MS[rows]).to(world.device)], dim=1
@@ -167,8 +161,7 @@ def horizon_table(rollouts: Rollouts, moving: bool) -> list[dict[str, float]]:
     """
     chosen_MS = rollouts.moving_MS if moving else np.ones_like(rollouts.moving_MS)
     return [
-        {"horizon": t + 1}
-        | {series: psnr(mse_MS[chosen_MS[:, t], t]) for series, mse_MS in rollouts.mse.items()}
+        {"horizon": t + 1} | {series: psnr(mse_MS[chosen_MS[:, t], t]) for series, mse_MS in rollouts.mse.items()}
         for t in range(chosen_MS.shape[1])
         if chosen_MS[:, t].any()
     ]

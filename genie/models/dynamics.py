@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from genie.models.config import config_from
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
+from genie.params import DynamicsParams
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Dynamics(nn.Module):
     Args:
         config: its shape.
     """
+
+    kind = "dynamics"
+    config_class = DynamicsConfig
 
     def __init__(self, config: DynamicsConfig):
         super().__init__()
@@ -90,7 +95,11 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def remember(
-        self, tokens_BTN: torch.Tensor, actions_BT: torch.Tensor, first_time: int = 0, past: list[KeyValue] | None = None
+        self,
+        tokens_BTN: torch.Tensor,
+        actions_BT: torch.Tensor,
+        first_time: int = 0,
+        past: list[KeyValue] | None = None,
     ) -> list[KeyValue]:
         """Keys and values of clean frames, the memory that `predict` reads.
 
@@ -116,16 +125,18 @@ class Dynamics(nn.Module):
         return [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in own]
 
     @torch.no_grad()
-    def predict(
-        self, tokens_BN: torch.Tensor, action_B: torch.Tensor, time: int, past: list[KeyValue]
-    ) -> torch.Tensor:
+    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, time: int, past: list[KeyValue]) -> torch.Tensor:
         """Logits `(B, N, K)` of the frame at `time`, some of whose tokens may be `mask_token`."""
         times_T = torch.tensor([time], device=tokens_BN.device)
         x_BTND, _ = self._transform(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), times_T, None, past)
         return self.token_out(x_BTND[:, 0]).float()
 
     def _logits_at(
-        self, where_BSN: torch.Tensor, clean_BSN: torch.Tensor, targets_BSN: torch.Tensor, actions_BS: torch.Tensor
+        self,
+        where_BSN: torch.Tensor,
+        clean_BSN: torch.Tensor,
+        targets_BSN: torch.Tensor,
+        actions_BS: torch.Tensor,
     ) -> torch.Tensor:
         """Logits `(M, K)` at the M masked places, clean and masked frames having gone side by side."""
         num_steps = clean_BSN.shape[1]
@@ -153,9 +164,7 @@ class Dynamics(nn.Module):
     ) -> tuple[torch.Tensor, list[KeyValue]]:
         rows, columns, size = *self.patch_grid, self.config.patch_size
         x_BTND = self.token_in(tokens_BTN)
-        x_BTPD = rearrange(
-            x_BTND, "b t (h p w q) d -> b t (h w) (p q d)", h=rows, w=columns, p=size, q=size
-        )
+        x_BTPD = rearrange(x_BTND, "b t (h p w q) d -> b t (h w) (p q d)", h=rows, w=columns, p=size, q=size)
         x_BTPD = self.patch_in(x_BTPD) + self.place
         action_BTD = self.action_in(led_by_BT)
         action_BT1D = action_BTD.unsqueeze(2)
@@ -168,9 +177,7 @@ class Dynamics(nn.Module):
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
         x_BTPD, own = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
         x_BTPD = self.patch_out(x_BTPD[:, :, -rows * columns :])
-        x_BTND = rearrange(
-            x_BTPD, "b t (h w) (p q d) -> b t (h p w q) d", h=rows, w=columns, p=size, q=size
-        )
+        x_BTND = rearrange(x_BTPD, "b t (h w) (p q d) -> b t (h p w q) d", h=rows, w=columns, p=size, q=size)
         return x_BTND, own
 
     def _draw_mask(self, targets_BSN: torch.Tensor) -> torch.Tensor:
@@ -199,5 +206,20 @@ def side_by_side_mask(num_steps: int, context_frames: int) -> torch.Tensor:
     masked_sees_masked = torch.eye(num_steps, dtype=torch.bool)
     nothing = torch.zeros_like(masked_sees_masked)
     return torch.cat(
-        [torch.cat([clean_sees_clean, nothing], dim=1), torch.cat([masked_sees_clean, masked_sees_masked], dim=1)]
+        [
+            torch.cat([clean_sees_clean, nothing], dim=1),
+            torch.cat([masked_sees_clean, masked_sees_masked], dim=1),
+        ]
     )
+
+
+def build_dynamics(params: DynamicsParams, **known) -> Dynamics:
+    """A dynamics with the weights that `params.seed` draws.
+
+    Args:
+        params: its size and conditioning.
+        known: what the caches tell: `num_codes` and `grid` of the tokenizer, `num_actions` of the LAM, and the
+            fingerprints of both.
+    """
+    torch.manual_seed(params.seed)
+    return Dynamics(config_from(DynamicsConfig, params, **known))

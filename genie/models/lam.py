@@ -1,21 +1,25 @@
 """The latent action model: which of A actions took this frame to the next? (Genie, section 2.1).
 
-Axes: `B` batch, `T` frames, `S = T - 1` transitions, `H W C` pixels, `N` patches a frame, `D` width, `A` latent actions.
+Axes: `B` batch, `T` frames, `S = T - 1` transitions, `H W C` pixels, `h w` grid of 4x4 patches, `D` width, `A` latent
+actions, `M` any number of transitions.
 
 The encoder sees each transition, the next frame included, and says one of A codes. The decoder sees past frames and
-that code only, and must draw the next frame: what the code does not carry, it cannot know.
+that code only, and must draw the next frame: what the code does not carry, it cannot know. Both are convolutional and
+see `history` frames, the present one included: motion is local, and velocity shows over a few frames.
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from genie.models.config import config_from
+from genie.models.convolution import ResidualBlock
 from genie.models.quantizer import VectorQuantizer, code_statistics
-from genie.models.st_transformer import STTransformer, causal_mask
+from genie.params import LamParams
 
+PATCH = 4
 # A transition in which nothing moves must not weigh without bound; 1e-3 is the change of a small sprite's step.
 STILL_CHANGE = 1e-3
 
@@ -25,15 +29,12 @@ class LamConfig:
     """Shape of the latent action model; the meaning of each value stands in `params.yaml`."""
 
     num_actions: int = 8
-    window: int = 8
+    history: int = 3
     code_dim: int = 32
     commitment_weight: float = 0.25
-    ema_decay: float = 0.99
-    patch_size: int = 8
-    width: int = 128
-    num_layers: int = 3
-    num_heads: int = 4
-    image_size: int = 64
+    ema_decay: float = 0.95
+    width: int = 64
+    num_blocks: int = 3
 
 
 class LatentActionModel(nn.Module):
@@ -43,84 +44,119 @@ class LatentActionModel(nn.Module):
         config: its shape.
     """
 
+    kind = "lam"
+    config_class = LamConfig
+
     def __init__(self, config: LamConfig):
         super().__init__()
         self.config = config
         self.num_actions = config.num_actions
-        width, patch_dim = config.width, 3 * config.patch_size**2
-        num_patches = (config.image_size // config.patch_size) ** 2
-        self.encoder_in = nn.Linear(2 * patch_dim, width)
-        self.encoder_place = nn.Parameter(torch.randn(num_patches, width) * 0.02)
-        self.encoder = STTransformer(width, config.num_layers, config.num_heads)
-        self.encoder_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.code_dim))
+        width, patch_dim = config.width, 3 * PATCH**2
+        self.encoder = nn.Sequential(
+            nn.Conv2d((config.history + 1) * patch_dim, width, 3, padding=1),
+            ResidualBlock(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            *(ResidualBlock(2 * width) for _ in range(config.num_blocks - 1)),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2 * width, config.code_dim),
+            # Held still about zero: outputs that drift together would all end at one code.
+            nn.BatchNorm1d(config.code_dim, affine=False),
+        )
         self.quantizer = VectorQuantizer(
             config.num_actions, config.code_dim, config.commitment_weight, config.ema_decay
         )
-        self.decoder_in = nn.Linear(patch_dim, width)
-        self.decoder_place = nn.Parameter(torch.randn(num_patches, width) * 0.02)
-        self.action_in = nn.Linear(config.code_dim, width)
-        self.decoder = STTransformer(width, config.num_layers, config.num_heads, conditioned=True)
-        self.decoder_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, patch_dim))
-        nn.init.zeros_(self.decoder_out[1].weight)
-        nn.init.zeros_(self.decoder_out[1].bias)
+        self.decoder_in = nn.Conv2d(config.history * patch_dim, width, 3, padding=1)
+        self.decoder = nn.ModuleList(ResidualBlock(width, config.code_dim) for _ in range(config.num_blocks))
+        self.decoder_out = nn.Conv2d(width, patch_dim, 3, padding=1)
+        nn.init.zeros_(self.decoder_out.weight)
+        nn.init.zeros_(self.decoder_out.bias)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of uint8 frames `(B, T, H, W, 3)`: the error of each drawn next frame as a share of that frame's own
-        change, so that a small motion counts as much as a whole scroll; and metrics.
+        """Loss of uint8 frames `(B, T, H, W, 3)`, T > history: the error of each drawn next frame as a share of that
+        frame's own change, so that a small motion counts as much as a whole scroll; and metrics.
+
+        Only transitions whose whole history is in the window are drawn: a history made up at a window's start would
+        tell of a standstill that was none.
         """
-        patches_BTNP = self._patchify(frames_BTHWC)
-        code_BSD, codes_BS, commitment_loss = self._encode(patches_BTNP)
-        drawn_BSNP = self._decode(patches_BTNP[:, :-1], code_BSD)
-        error_BS = (drawn_BSNP - patches_BTNP[:, 1:]).square().mean((-1, -2))
-        change_BS = (patches_BTNP[:, 1:] - patches_BTNP[:, :-1]).square().mean((-1, -2))
-        loss = (error_BS / (change_BS + STILL_CHANGE)).mean()
+        patches_BTPhw = _to_patches(frames_BTHWC)
+        first = self.config.history - 1
+        after_MPhw = patches_BTPhw[:, first + 1 :].flatten(0, 1)
+        before_MPhw = patches_BTPhw[:, first:-1].flatten(0, 1)
+        history_MPhw = self._histories(patches_BTPhw)[:, first:-1].flatten(0, 1)
+        code_MD, codes_M, commitment_loss = self._encode(history_MPhw, after_MPhw - before_MPhw)
+        drawn_MPhw = self._decode(history_MPhw, before_MPhw, code_MD)
+        error_M = (drawn_MPhw - after_MPhw).square().mean((1, 2, 3))
+        change_M = (after_MPhw - before_MPhw).square().mean((1, 2, 3))
+        loss = (error_M / (change_M + STILL_CHANGE)).mean()
         metrics = {
             "relative_error": loss.detach(),
-            "psnr": -10 * error_BS.detach().mean().log10(),
-            "psnr_copy_last": -10 * change_BS.mean().log10(),
+            "psnr": -10 * error_M.detach().mean().log10(),
+            "psnr_copy_last": -10 * change_M.mean().log10(),
         }
-        return loss + commitment_loss, metrics | code_statistics(codes_BS, self.num_actions)
+        return loss + commitment_loss, metrics | code_statistics(codes_M, self.num_actions)
 
     @torch.no_grad()
     def infer_actions(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-        """Latent actions `(B, T-1)` int64 in [0, A) of uint8 frames `(B, T, H, W, 3)`."""
-        return self._encode(self._patchify(frames_BTHWC))[1]
+        """Latent actions `(B, T-1)` int64 in [0, A) of uint8 frames `(B, T, H, W, 3)`.
+
+        Each depends on its two frames and the `history - 1` before them; before the first frame, it stands still.
+        """
+        patches_BTPhw = _to_patches(frames_BTHWC)
+        history_MPhw = self._histories(patches_BTPhw)[:, :-1].flatten(0, 1)
+        change_MPhw = patches_BTPhw.diff(dim=1).flatten(0, 1)
+        _, codes_M, _ = self._encode(history_MPhw, change_MPhw)
+        return codes_M.unflatten(0, (len(frames_BTHWC), -1))
 
     @torch.no_grad()
     def predict_next(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
         """Draws frame `t + 1` from the true frames up to `t` and the latent action at `t`.
 
         Args:
-            frames_BTHWC: uint8 frames; with S = T the last frame's successor is drawn too.
-            actions_BS: latent actions, S <= T.
+            frames_BTHWC: uint8 frames, T >= S; of more than S, the later ones are not looked at.
+            actions_BS: latent actions.
 
         Returns:
             uint8 frames `(B, S, H, W, 3)`, the s-th being the drawn frame s + 1.
         """
-        patches_BSNP = self._patchify(frames_BTHWC[:, : actions_BS.shape[1]])
-        drawn_BSNP = self._decode(patches_BSNP, self.quantizer.lookup(actions_BS))
-        side, patch = self.config.image_size // self.config.patch_size, self.config.patch_size
-        pixels = rearrange(drawn_BSNP, "b s (h w) (p q c) -> b s (h p) (w q) c", h=side, p=patch, q=patch)
-        return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+        patches_BSPhw = _to_patches(frames_BTHWC[:, : actions_BS.shape[1]])
+        history_MPhw = self._histories(patches_BSPhw).flatten(0, 1)
+        code_MD = self.quantizer.lookup(actions_BS).flatten(0, 1)
+        drawn_MPhw = self._decode(history_MPhw, patches_BSPhw.flatten(0, 1), code_MD)
+        pixels = rearrange(drawn_MPhw, "(b s) (c p q) h w -> b s (h p) (w q) c", b=len(actions_BS), p=PATCH, q=PATCH)
+        return ((pixels + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def _patchify(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-        patch = self.config.patch_size
-        patches = rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (h w) (p q c)", p=patch, q=patch)
-        return patches.float() / 255
+    def _histories(self, patches_BTPhw: torch.Tensor) -> torch.Tensor:
+        """Each frame beside the differences that led to it, as channels: `(B, T, history * P, h, w)`."""
+        changes = torch.cat([torch.zeros_like(patches_BTPhw[:, :1]), patches_BTPhw.diff(dim=1)], dim=1)
+        parts = [patches_BTPhw]
+        for age in range(self.config.history - 1):
+            shifted = torch.zeros_like(changes)
+            shifted[:, age:] = changes[:, : changes.shape[1] - age]
+            parts.append(shifted)
+        return torch.cat(parts, dim=2)
 
-    def _encode(self, patches_BTNP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        before, after = patches_BTNP[:, :-1], patches_BTNP[:, 1:]
-        pairs = torch.cat([before + after - 1, 2 * (after - before)], dim=-1)
-        x_BSND = self.encoder_in(pairs) + self.encoder_place
-        x_BSND, _ = self.encoder(x_BSND, *_times_and_mask(x_BSND))
-        return self.quantizer(self.encoder_out(x_BSND.mean(2)))
+    def _encode(self, history_MPhw: torch.Tensor, change_MPhw: torch.Tensor):
+        stacked = torch.cat([history_MPhw, change_MPhw], dim=1).contiguous(memory_format=torch.channels_last)
+        return self.quantizer(self.encoder(stacked))
 
-    def _decode(self, patches_BSNP: torch.Tensor, code_BSD: torch.Tensor) -> torch.Tensor:
-        x_BSND = self.decoder_in(patches_BSNP - 0.5) + self.decoder_place
-        x_BSND, _ = self.decoder(x_BSND, *_times_and_mask(x_BSND), condition_BTD=self.action_in(code_BSD))
-        return patches_BSNP + self.decoder_out(x_BSND).float()
+    def _decode(self, history_MPhw: torch.Tensor, last_MPhw: torch.Tensor, code_MD: torch.Tensor) -> torch.Tensor:
+        x_MDhw = self.decoder_in(history_MPhw.contiguous(memory_format=torch.channels_last))
+        for block in self.decoder:
+            x_MDhw = block(x_MDhw, code_MD)
+        return last_MPhw + self.decoder_out(x_MDhw.relu()).float()
 
 
-def _times_and_mask(x_BTND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    num_frames = x_BTND.shape[1]
-    return torch.arange(num_frames, device=x_BTND.device), causal_mask(num_frames).to(x_BTND.device)
+def build_lam(params: LamParams) -> LatentActionModel:
+    """A latent action model with the weights that `params.seed` draws."""
+    torch.manual_seed(params.seed)
+    return LatentActionModel(config_from(LamConfig, params))
+
+
+def _to_patches(frames_BTHWC: torch.Tensor) -> torch.Tensor:
+    """uint8 frames to `(B, T, P, h, w)` in [-0.5, 0.5], the pixels of a patch as channels."""
+    patches = rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (c p q) h w", p=PATCH, q=PATCH)
+    return patches.float() / 255 - 0.5

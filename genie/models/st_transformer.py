@@ -22,9 +22,7 @@ def causal_mask(num_frames: int, max_past: int | None = None) -> torch.Tensor:
     return mask_TT if max_past is None else mask_TT & (age_TT <= max_past)
 
 
-def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Scaled dot-product attention of `(M, H, L, D/H)` tensors; `mask` is True where a query (row) sees a key."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -46,7 +44,6 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.query_norm = nn.LayerNorm(width // num_heads, bias=False)
         self.key_norm = nn.LayerNorm(width // num_heads, bias=False)
-        nn.init.zeros_(self.out.weight)
 
     def heads(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values `(..., H, L, D/H)` of `x (..., L, D)`."""
@@ -130,8 +127,6 @@ class STBlock(nn.Module):
         self.spatial = SpatialAttention(width, num_heads)
         self.temporal = TemporalAttention(width, num_heads)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
         self.modulation = Modulation(width, 3) if conditioned else None
 
     def forward(

@@ -11,15 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from genie.models.dynamics import Dynamics, DynamicsConfig
-from genie.models.lam import LamConfig, LatentActionModel
-from genie.models.tokenizer import Tokenizer, TokenizerConfig
-
-MODELS = {
-    "tokenizer": (Tokenizer, TokenizerConfig),
-    "lam": (LatentActionModel, LamConfig),
-    "dynamics": (Dynamics, DynamicsConfig),
-}
+from genie.models.config import hashable
 
 
 class CheckpointError(ValueError):
@@ -38,49 +30,48 @@ def fingerprint(model: nn.Module) -> str:
 
 def save_model(folder: str | Path, model: nn.Module) -> str:
     """Writes a checkpoint, whole or not at all; returns its fingerprint."""
-    folder, kind = Path(folder), _kind_of(model)
+    folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(state, partial / "model.safetensors")
-    content = {"model": kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
+    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
     (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return content["fingerprint"]
 
 
-def load_model(folder: str | Path, kind: str, device: torch.device | str = "cpu") -> nn.Module:
+def load_model(folder: str | Path, model_class: type, device: torch.device | str = "cpu") -> nn.Module:
     """Rebuilds the model of a checkpoint folder, in eval mode, with its `fingerprint` as an attribute.
 
     Args:
         folder: what `save_model` wrote.
-        kind: `tokenizer`, `lam` or `dynamics`: what it must be.
+        model_class: what it must be: `Tokenizer`, `LatentActionModel` or `Dynamics`.
         device: where to put it.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or holds another model.
     """
-    folder = Path(folder)
+    folder, kind = Path(folder), model_class.kind
     rebuild = f"rebuild it with: dvc repro train_{kind}"
     try:
         content = json.loads((folder / "config.json").read_text())
         if content["model"] != kind:
             raise CheckpointError(f"{folder}: holds a {content['model']}, not a {kind}")
-        model_class, config_class = MODELS[kind]
-        config = {key: tuple(value) if isinstance(value, list) else value for key, value in content["config"].items()}
-        model = model_class(config_class(**config))
+        config = hashable(content["config"])
+        model = model_class(model_class.config_class(**config))
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no checkpoint here ({Path(error.filename).name} is missing); {rebuild}") from None
+        raise CheckpointError(
+            f"{folder}: no checkpoint here ({Path(error.filename).name} is missing); {rebuild}"
+        ) from None
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: damaged or of another version ({str(error).splitlines()[0]}); {rebuild}") from None
+        raise CheckpointError(
+            f"{folder}: damaged or of another version ({str(error).splitlines()[0]}); {rebuild}"
+        ) from None
     model.fingerprint = content["fingerprint"]
     if fingerprint(model) != model.fingerprint:
         raise CheckpointError(f"{folder}: weights do not fit their fingerprint; {rebuild}")
     return model.to(device).eval()
-
-
-def _kind_of(model: nn.Module) -> str:
-    return next(kind for kind, (model_class, _) in MODELS.items() if isinstance(model, model_class))

@@ -20,6 +20,7 @@ VALIDATIONS_PER_RUN = 10
 SECONDS_BETWEEN_SAVES = 60
 
 Row = dict[str, float]
+Validation = Callable[[nn.Module, int], dict[str, float]]
 
 
 def train(
@@ -29,7 +30,7 @@ def train(
     accelerator: Accelerator,
     tracker: Tracker,
     resume: ResumeStore,
-    validate: Callable[[nn.Module, int], dict[str, float]],
+    validate: Validation,
 ) -> list[Row]:
     """Trains `model` in place for `params.steps` steps, going on from saved state where there is some.
 
@@ -54,7 +55,7 @@ def train(
     optimizer = make_optimizer(model, params)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    start, curve = _restore(resume, parts)
+    start, curve = _restore(resume, parts, tracker)
     wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
     log_every = math.ceil(params.steps / LOGS_PER_RUN)
     validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
@@ -91,7 +92,7 @@ def train(
             steps.set_postfix(loss=f"{row['train_loss']:.4g}")
 
             if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and step < params.steps:
-                _save(resume, parts, step, curve)
+                _save(resume, parts, tracker, step, curve)
                 last_save = time.monotonic()
     steps.close()
     model.eval()
@@ -153,15 +154,15 @@ def _to_device(batch, device: torch.device):
     return batch.to(device, non_blocking=True)
 
 
-def _save(resume: ResumeStore, parts: dict, step: int, curve: list[Row]) -> None:
+def _save(resume: ResumeStore, parts: dict, tracker: Tracker, step: int, curve: list[Row]) -> None:
     states = {name: part.state_dict() for name, part in parts.items()}
     random_states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random_states["cuda"] = torch.cuda.get_rng_state()
-    resume.save({"step": step, "curve": curve, "random": random_states, **states})
+    resume.save({"step": step, "curve": curve, "run_id": tracker.run_id, "random": random_states, **states})
 
 
-def _restore(resume: ResumeStore, parts: dict) -> tuple[int, list[Row]]:
+def _restore(resume: ResumeStore, parts: dict, tracker: Tracker) -> tuple[int, list[Row]]:
     state = resume.load()
     if state is None:
         return 0, []
@@ -170,4 +171,5 @@ def _restore(resume: ResumeStore, parts: dict) -> tuple[int, list[Row]]:
     torch.set_rng_state(state["random"]["cpu"])
     if "cuda" in state["random"]:
         torch.cuda.set_rng_state(state["random"]["cuda"])
+    tracker.resume(state["run_id"])
     return state["step"], state["curve"]

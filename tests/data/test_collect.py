@@ -107,9 +107,7 @@ def test_file_equals_the_simulator_stepped_by_hand(collect_params, store):
     assert len(expected) > collect_params.num_envs, "no life ended, so the test would prove little"
     frames, actions = store.read(0, store.num_frames), store.actions()
     assert len(store.episode_starts) == len(expected)
-    for episode, seed, (expected_seed, life) in zip(
-        store.episode_slices(), store.level_seeds, expected, strict=True
-    ):
+    for episode, seed, (expected_seed, life) in zip(store.episode_slices(), store.level_seeds, expected, strict=True):
         assert seed == expected_seed
         np.testing.assert_array_equal(frames[episode], [frame for frame, _ in life])
         assert actions[episode].tolist() == [*(action for _, action in life[:-1]), NO_ACTION]

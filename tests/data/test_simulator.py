@@ -84,7 +84,5 @@ def test_levels_stay_in_range():
 
 def test_import_is_silent():
     command = [sys.executable, "-c", "import genie.data.simulator"]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=True
-    )
+    result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=True)
     assert result.stderr == ""

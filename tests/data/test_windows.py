@@ -66,11 +66,7 @@ def test_frame_windows_lie_within_one_episode(store):
     frames = store.read(0, store.num_frames)
     episodes = [frames[episode] for episode in store.episode_slices()]
     for window in batch.numpy():
-        assert any(
-            np.array_equal(window, episode[t : t + 6])
-            for episode in episodes
-            for t in range(len(episode) - 5)
-        )
+        assert any(np.array_equal(window, episode[t : t + 6]) for episode in episodes for t in range(len(episode) - 5))
 
 
 def test_token_windows_keep_the_index_contract(store):
@@ -80,9 +76,7 @@ def test_token_windows_keep_the_index_contract(store):
     assert batch["actions_BS"].shape == (64, 4)
     frames_BT = batch["tokens_BTN"][:, :, 0]
     assert (frames_BT.diff(dim=1) == 1).all()
-    assert (batch["actions_BS"] == frames_BT[:, :-1] % 8).all(), (
-        "action s takes frame s to s + 1; none is missing"
-    )
+    assert (batch["actions_BS"] == frames_BT[:, :-1] % 8).all(), "action s takes frame s to s + 1; none is missing"
 
 
 def test_token_windows_of_caches_that_do_not_match(store):

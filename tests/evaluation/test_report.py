@@ -26,8 +26,7 @@ def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path
     first, second = (write(tmp_path / name, obedient_world) for name in ("first", "second"))
     plots = {"reconstructions.png", "codebook_histogram.png", "action_table.png", "psnr_horizon.png"}
     tables = {
-        f"{name}.csv"
-        for name in ("codebook_histogram", "action_table", "psnr_horizon_all", "psnr_horizon_moving")
+        f"{name}.csv" for name in ("codebook_histogram", "action_table", "psnr_horizon_all", "psnr_horizon_moving")
     }
     dreams = {
         f"{name}_{i}.{kind}"

@@ -68,9 +68,7 @@ def child_and_parent(folder):
 
 
 def test_what_is_logged_can_be_read_back(project, tiny_params, capfd):
-    (project / "dvc.yaml").write_text(
-        "stages: {train_lam: {params: [lam, runtime.precision], deps: [data/frames]}}"
-    )
+    (project / "dvc.yaml").write_text("stages: {train_lam: {params: [lam, runtime.precision], deps: [data/frames]}}")
     (project / "dvc.lock").write_text("stages: {collect: {outs: [{path: data/frames, md5: abc.dir}]}}")
     (project / "report").mkdir()
     (project / "report" / "table.csv").write_text("a,b")

@@ -1,0 +1,98 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from genie.models.dynamics import Dynamics, DynamicsConfig
+from genie.models.maskgit import num_masked_after, sample_frame
+
+CODES, PLACES, BATCH = 11, 16, 3
+ACTION_B = torch.tensor([0, 1, 2])
+
+
+@pytest.fixture
+def dynamics(scrambled):
+    torch.manual_seed(0)
+    config = DynamicsConfig(
+        num_codes=CODES, grid=(4, 4), num_actions=3, context_frames=2, width=16, num_layers=1, num_heads=2
+    )
+    return scrambled(Dynamics(config))
+
+
+@pytest.fixture
+def past(dynamics):
+    tokens_BTN = torch.randint(CODES, (BATCH, 1, PLACES), generator=torch.Generator().manual_seed(1))
+    return dynamics.remember(tokens_BTN, torch.full((BATCH, 1), dynamics.no_action))
+
+
+def sample(dynamics, past, num_steps=4, temperature=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return sample_frame(dynamics, past, ACTION_B, 1, num_steps, temperature, generator)
+
+
+class Dice:
+    """Stands in for a dynamics whose every token has the same known distribution."""
+
+    mask_token, num_tokens = 3, 2000
+    logits_K = torch.tensor([0.0, 1.0, 2.0])
+
+    def predict(self, tokens_BN, action_B, time, past):
+        return self.logits_K.expand(*tokens_BN.shape, 3)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 16, 256])
+@pytest.mark.parametrize("num_steps", [1, 2, 8, 25, 300])
+def test_the_schedule_falls_to_zero(num_tokens, num_steps):
+    masked = num_masked_after(num_tokens, num_steps)
+    assert len(masked) == num_steps
+    assert masked[-1] == 0
+    assert masked == sorted(masked, reverse=True)
+    assert masked[0] <= num_tokens
+
+
+def test_the_schedule_is_a_cosine():
+    assert num_masked_after(256, 3) == [221, 128, 0]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 40])
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
+def test_no_mask_token_is_left(num_steps, temperature, dynamics, past):
+    tokens_BN = sample(dynamics, past, num_steps, temperature)
+    assert tokens_BN.shape == (BATCH, PLACES)
+    assert tokens_BN.min() >= 0
+    assert tokens_BN.max() < CODES
+
+
+def test_a_seed_decides_the_frame(dynamics, past):
+    assert torch.equal(sample(dynamics, past, seed=1), sample(dynamics, past, seed=1))
+    assert not torch.equal(sample(dynamics, past, seed=1), sample(dynamics, past, seed=2))
+
+
+def test_one_step_without_temperature_is_the_argmax(dynamics, past):
+    hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
+    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, 1, past).argmax(-1)
+    assert torch.equal(sample(dynamics, past, num_steps=1, temperature=0), most_likely_BN)
+
+
+def test_what_is_revealed_stays(dynamics, past, monkeypatch):
+    seen, predict = [], dynamics.predict
+
+    def watched(tokens_BN, *args):
+        seen.append(tokens_BN)
+        return predict(tokens_BN, *args)
+
+    monkeypatch.setattr(dynamics, "predict", watched)
+    seen.append(sample(dynamics, past, num_steps=5))
+    masked = [(tokens_BN == dynamics.mask_token).sum(1) for tokens_BN in seen]
+    assert [m.tolist() for m in masked] == [[m] * BATCH for m in [PLACES, *num_masked_after(PLACES, 5)]]
+    for before, after in pairwise(seen):
+        revealed = before != dynamics.mask_token
+        assert torch.equal(before[revealed], after[revealed])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
+    generator = torch.Generator().manual_seed(0)
+    tokens_BN = sample_frame(Dice(), [], torch.zeros(10, dtype=torch.long), 1, 2, temperature, generator)
+    share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
+    torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)

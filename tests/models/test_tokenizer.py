@@ -1,0 +1,77 @@
+import copy
+
+import pytest
+import torch
+
+from genie.models.tokenizer import Tokenizer, TokenizerConfig
+from genie.training.loop import make_optimizer
+
+
+@pytest.fixture(params=["fsq", "vq"])
+def tokenizer(request):
+    torch.manual_seed(0)
+    return Tokenizer(TokenizerConfig(quantizer=request.param, num_codes=64, code_dim=4, width=16, num_blocks=1)).eval()
+
+
+@pytest.fixture
+def frames_BHWC(coinrun):
+    return torch.from_numpy(coinrun["val"].read(0, 32)[::4])
+
+
+def test_a_frame_is_256_codes(tokenizer, frames_BHWC):
+    tokens_BN = tokenizer.encode(frames_BHWC)
+    assert tokens_BN.shape == (8, 256)
+    assert tokens_BN.dtype == torch.int64
+    assert tokens_BN.min() >= 0
+    assert tokens_BN.max() < tokenizer.num_codes
+    decoded_BHWC = tokenizer.decode(tokens_BN)
+    assert decoded_BHWC.shape == frames_BHWC.shape
+    assert decoded_BHWC.dtype == torch.uint8
+
+
+def test_tokens_depend_on_nothing_but_their_frame(scrambled, tokenizer, frames_BHWC):
+    scrambled(tokenizer)
+    together = tokenizer.encode(frames_BHWC)
+    alone = torch.cat([tokenizer.encode(frame.unsqueeze(0)) for frame in frames_BHWC])
+    assert torch.equal(together, alone)
+    assert len(together.unique()) > 2, "of constant tokens this would tell nothing"
+
+
+def test_a_token_is_drawn_at_its_place(scrambled, tokenizer):
+    scrambled(tokenizer)
+    tokens_BN = torch.full((1, 256), 3)
+    changed_BN = tokens_BN.clone()
+    changed_BN[0, 16 * 5 + 9] = 40
+    difference_HW = (tokenizer.decode(tokens_BN) != tokenizer.decode(changed_BN))[0].any(-1)
+    rows, columns = difference_HW.nonzero(as_tuple=True)
+    assert difference_HW[4 * 5 : 4 * 6, 4 * 9 : 4 * 10].any()
+    assert abs(rows.float().mean() - (4 * 5 + 1.5)) < 4
+    assert abs(columns.float().mean() - (4 * 9 + 1.5)) < 4
+
+
+def test_what_training_measures_is_what_encoding_and_decoding_give(scrambled, tokenizer, frames_BHWC):
+    scrambled(tokenizer)
+    _, metrics = tokenizer(frames_BHWC.unsqueeze(1))
+    pixels = tokenizer._decode_pixels(tokenizer.quantizer.lookup(tokenizer.encode(frames_BHWC).view(-1, 16, 16)))
+    mse = (pixels - frames_BHWC.permute(0, 3, 1, 2) / 255).square().mean()
+    torch.testing.assert_close(metrics["mse"], mse, rtol=1e-4, atol=0)
+    torch.testing.assert_close(metrics["psnr"], -10 * mse.log10(), rtol=1e-4, atol=0)
+
+
+def test_eval_mode_changes_nothing(tokenizer, frames_BHWC):
+    before = copy.deepcopy(tokenizer.state_dict())
+    tokenizer(frames_BHWC.unsqueeze(1))
+    assert all(torch.equal(before[name], value) for name, value in tokenizer.state_dict().items())
+
+
+def test_it_learns(tokenizer, frames_BHWC, tiny_params):
+    tokenizer.train()
+    optimizer = make_optimizer(tokenizer, tiny_params.tokenizer.model_copy(update={"lr": 3e-3}))
+    psnr = []
+    for _ in range(40):
+        loss, metrics = tokenizer(frames_BHWC.unsqueeze(1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        psnr.append(metrics["psnr"].item())
+    assert psnr[-1] > psnr[0] + 3
