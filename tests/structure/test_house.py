@@ -1,4 +1,4 @@
-"""The set-up, the dependencies and the README agree with the code."""
+"""The set-up and the dependencies agree with the code."""
 
 import ast
 import re
@@ -7,10 +7,6 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from shutil import copy
-
-import typer
-
-from genie.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -104,13 +100,3 @@ def test_a_second_set_up_installs_nothing(tmp_path):
     fake_python(folder / "python 3", "3.12")
     make(folder, ".venv/installed-3.12", target[1])
     assert (folder / "log").read_text().split() == ["venv", "pip", "pip", "venv", "pip"]
-
-
-def test_commands_in_the_readme_exist():
-    readme = ROOT / "README.md"
-    text = readme.read_text() if readme.exists() else ""
-    code = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
-    commands = set(typer.main.get_command(app).commands)
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    assert set(re.findall(r"(?:^|[ (])make ([a-z]+)", code, re.MULTILINE)) <= targets
-    assert set(re.findall(r"(?:^|[ (])genie ([a-z]+)", code, re.MULTILINE)) <= commands

@@ -1,0 +1,112 @@
+"""The README tells of the code as it is: its commands run, its files exist, its figures are those in git."""
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from dvc.cli.parser import get_main_parser
+
+from genie.cli import app
+from genie.params import load_params, read_yaml
+from genie.results import BEGIN, END, ROWS, results_table
+from genie.scales import scale_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+INDENTED = re.findall(r"^    (.*)$", TEXT, re.MULTILINE)
+INLINE = re.findall(r"`([^`\n]+)`", TEXT)
+
+
+def commands(program: str) -> list[list[str]]:
+    """The words of every command of a program that the README shows, without the program and comments."""
+    lines = [line for block in BLOCKS for line in block.splitlines()] + INDENTED + INLINE
+    starts = re.compile(rf"(?:\w+=\S+ )?{program} (.*)")
+    found = [starts.match(line.strip()) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def files_in_tree() -> Iterator[str]:
+    """Every path of the file tree, folders with a slash at the end."""
+    tree = next(block for block in BLOCKS if block.startswith("params.yaml "))
+    folders = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        del folders[(len(line) - len(line.lstrip())) // 4 :]
+        yield "".join(folders) + name
+        if name.endswith("/"):
+            folders.append(name)
+
+
+def in_git(path: str) -> str:
+    """A file as it is staged, or else committed: running the pipeline again, elsewhere, may change the last digits."""
+    git = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert git.returncode == 0, f"{path} is not in git: {git.stderr.strip()}"
+    return git.stdout
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {words[0] for words in commands("make")}
+    assert {"repro", "test"} <= shown <= targets
+
+
+def test_genie_commands_and_options_exist():
+    known = typer.main.get_command(app).commands
+    shown = commands("genie")
+    assert {words[0] for words in shown} == set(known), "every command is shown"
+    for name, *words in shown:
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_dvc_understands_its_commands(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parser = get_main_parser()
+    for words in commands("dvc"):
+        line = re.sub(r"\$\(genie scale (\w+) --flags\)", lambda scale: scale_flags(scale[1]), " ".join(words))
+        parser.parse_args(line.split())  # exits where it does not
+
+
+def test_params_exist():
+    tree = read_yaml(ROOT / "params.yaml")
+    keys = [key for words in commands("dvc") for key in re.findall(r"-S ([\w.]+)=", " ".join(words))]
+    keys += [word for word in INLINE if re.fullmatch(rf"({'|'.join(tree)})\.[a-z_]+", word)]
+    assert keys
+    for key in keys:
+        section, leaf = key.split(".")
+        assert leaf in tree[section], key
+
+
+def test_every_file_is_in_the_tree():
+    listed = set(files_in_tree())
+    written = {"dvc.lock", "data/"}  # by the pipeline
+    assert [path for path in listed - written if not (ROOT / path).exists()] == []
+    files = [
+        path
+        for pattern in ("genie/**/*.py", "stages/*.py", "scales/*.yaml", "docs/*.md")
+        for path in ROOT.glob(pattern)
+    ]
+    assert [path for path in files if path.name != "__init__.py" and str(path.relative_to(ROOT)) not in listed] == []
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).is_file()
+
+
+def test_the_results_are_those_in_git():
+    metrics = {row.file: json.loads(in_git(f"data/metrics/{row.file}.json")) for row in ROWS}
+    shown = in_git("README.md").partition(BEGIN)[2].partition(END)[0]
+    assert shown == results_table(metrics), "genie results --write README.md writes them anew"
+
+
+def test_numbers_of_the_default_scale():
+    params = load_params(ROOT / "params.yaml")
+    assert params.lam.num_actions == 8, "the README says eight latent actions"
+    assert params.collect.action_repeat == 3, "and three simulator steps a frame"
