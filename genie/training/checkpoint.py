@@ -13,6 +13,18 @@ from torch import nn
 
 from genie.models.config import hashable
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What reading a spoilt checkpoint can end in.
+DAMAGE = (
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    KeyError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    safetensors.SafetensorError,
+)
+
 
 class CheckpointError(ValueError):
     """A checkpoint folder is missing, damaged or of another model."""
@@ -29,17 +41,25 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def save_model(folder: str | Path, model: nn.Module) -> str:
-    """Writes a checkpoint, whole or not at all; returns its fingerprint."""
+    """Writes a checkpoint, whole or not at all; returns its fingerprint.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
     folder = Path(folder)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, partial / "model.safetensors")
-    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
-    (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    try:
+        # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
+        (partial / WEIGHTS).write_bytes(safetensors.torch.save(state))
+        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return content["fingerprint"]
 
 
@@ -56,22 +76,21 @@ def load_model(folder: str | Path, model_class: type, device: torch.device | str
     """
     folder, kind = Path(folder), model_class.kind
     rebuild = f"rebuild it with: dvc repro train_{kind}"
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: no checkpoint here ({name} is missing); {rebuild}")
     try:
-        content = json.loads((folder / "config.json").read_text())
-        if content["model"] != kind:
-            raise CheckpointError(f"{folder}: holds a {content['model']}, not a {kind}")
-        config = hashable(content["config"])
-        model = model_class(model_class.config_class(**config))
-        model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder}: no checkpoint here ({Path(error.filename).name} is missing); {rebuild}"
-        ) from None
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, safetensors.SafetensorError) as error:
+        content = json.loads((folder / CONFIG).read_bytes())
+        found, told = content["model"], content["fingerprint"]
+        if found != kind:
+            raise CheckpointError(f"{folder}: holds a {found}, not a {kind}; {rebuild}")
+        model = model_class(model_class.config_class(**hashable(content["config"])))
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except DAMAGE as error:
         raise CheckpointError(
             f"{folder}: damaged or of another version ({str(error).splitlines()[0]}); {rebuild}"
         ) from None
-    model.fingerprint = content["fingerprint"]
-    if fingerprint(model) != model.fingerprint:
+    model.fingerprint = fingerprint(model)
+    if model.fingerprint != told:
         raise CheckpointError(f"{folder}: weights do not fit their fingerprint; {rebuild}")
     return model.to(device).eval()

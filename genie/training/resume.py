@@ -6,6 +6,7 @@ is found again and never used for other parameters.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from genie.data.files import replacing
 from genie.params import TrainingParams
 
 
@@ -39,11 +41,15 @@ class ResumeStore:
         self.path = self.folder / "state.pt"
 
     def save(self, state: dict) -> None:
-        """Replaces the saved state, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        """Replaces the saved state, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)  # not to the file itself: its fault on a full disk is no OSError
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> dict | None:
         """The saved state, or None where there is none."""
