@@ -24,9 +24,10 @@ TINY = {
     },
     "tokenizer": {"width": 16, "num_blocks": 1, **TINY_TRAINING},
     "lam": {
-        "window": 4,
-        "patch_size": 16,
-        **TINY_TRANSFORMER,
+        "window": 5,
+        "width": 16,
+        "num_blocks": 2,
+        **TINY_TRAINING,
         "gate_min_perplexity": 0.0,
         "gate_min_gain_db": -100.0,
     },

@@ -12,16 +12,19 @@ DRAWN = FRAMES - HISTORY  # transitions with a whole history, those that trainin
 
 
 @pytest.fixture
-def lam(scrambled):
-    torch.manual_seed(0)
-    config = LamConfig(num_actions=ACTIONS, history=HISTORY, code_dim=8, width=8, num_blocks=2)
-    return scrambled(LatentActionModel(config))
-
-
-@pytest.fixture
 def frames_BTHWC(coinrun):
     starts = coinrun["val"].episode_starts[:CLIPS]
     return torch.stack([torch.from_numpy(coinrun["val"].read(s, s + FRAMES)) for s in starts])
+
+
+@pytest.fixture
+def lam(scrambled, frames_BTHWC):
+    torch.manual_seed(0)
+    config = LamConfig(num_actions=ACTIONS, history=HISTORY, code_dim=8, width=8, num_blocks=2)
+    lam = scrambled(LatentActionModel(config)).train()
+    for _ in range(5):  # the codebook finds the encoder's outputs
+        lam(frames_BTHWC)
+    return lam.eval()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from genie.models.quantizer import FSQ, VectorQuantizer, code_statistics
 
-LEVELS = ([8, 5, 5, 5], [2, 3, 4], [7])
+LEVELS = ([8, 5, 5, 5], [4, 3, 6], [7])
 
 
 def spread_vectors(num: int, dim: int) -> torch.Tensor:

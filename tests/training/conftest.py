@@ -1,0 +1,47 @@
+"""Training at the smallest: one accelerator a test, resume state in its own folder, data for each of the models."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from genie.data.episodes import NO_ACTION
+from genie.data.windows import FrameWindows, TokenWindows
+from genie.models.dynamics import build_dynamics
+from genie.models.lam import build_lam
+from genie.models.tokenizer import build_tokenizer
+from genie.runtime import make_accelerator
+
+
+@pytest.fixture
+def accelerator(tiny_params, tmp_path, monkeypatch):
+    """In an empty working directory, with one thread."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    num_threads = torch.get_num_threads()
+    AcceleratorState._reset_state(reset_partial_state=True)  # it outlives its accelerator
+    yield make_accelerator(tiny_params.runtime.model_copy(update={"threads": 1}))
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(params=["tokenizer", "lam", "dynamics"])
+def job(request, tiny_params, coinrun):
+    """For one of the models: its name, its params, a function that builds it afresh, and its data."""
+    name, store = request.param, coinrun["train"]
+    params = getattr(tiny_params, name)
+    if name == "tokenizer":  # the quantizer that draws at random and keeps running means
+        params = params.model_copy(update={"quantizer": "vq", "num_codes": 32})
+        return name, params, lambda: build_tokenizer(params), _frame_windows(store, 1, params)
+    if name == "lam":
+        return name, params, lambda: build_lam(params), _frame_windows(store, params.window, params)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(50, size=(300, 256)).astype(np.uint16)
+    latent_actions = rng.integers(8, size=300).astype(np.uint8)
+    latent_actions[29::30] = NO_ACTION
+    known = {"num_codes": 50, "grid": (16, 16), "num_actions": 8}
+    dataset = TokenWindows(tokens, latent_actions, params.window, params.batch_size, params.seed, params.steps)
+    return name, params, lambda: build_dynamics(params, **known), dataset
+
+
+def _frame_windows(store, window, params):
+    return FrameWindows(store, window, params.batch_size, params.seed, params.steps)

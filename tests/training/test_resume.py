@@ -1,0 +1,82 @@
+import os
+import resource
+
+import pytest
+import torch
+
+from genie.training.resume import ResumeStore, project_root
+
+STATE = {"step": 3, "model": {"weight": torch.arange(4.0)}, "curve": [{"train_loss": 0.5}]}
+
+
+@pytest.fixture
+def open_store(tiny_params, accelerator):
+    def open_store(stage="train_lam", params=tiny_params.lam, inputs=None):
+        return ResumeStore(stage, params, accelerator, inputs or {"frames": "a"})
+
+    return open_store
+
+
+def test_nothing_is_found_where_nothing_was_saved(open_store):
+    assert open_store().load() is None
+
+
+def test_a_state_is_found_again(open_store):
+    open_store().save({"step": 1})
+    open_store().save(STATE)
+    found = open_store().load()
+    assert torch.equal(found["model"].pop("weight"), STATE["model"]["weight"])
+    assert found == {**STATE, "model": {}}
+
+
+def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelerator):
+    open_store().save(STATE)
+    assert open_store(stage="train_dynamics").load() is None
+    assert open_store(inputs={"frames": "b"}).load() is None
+    for name, value in tiny_params.lam.model_dump().items():
+        changed = tiny_params.lam.model_copy(update={name: value + 1})
+        assert open_store(params=changed).load() is None, name
+    accelerator.state._mixed_precision = "bf16"
+    assert open_store().load() is None
+
+
+def test_a_cleared_state_is_gone(open_store):
+    store = open_store()
+    store.save(STATE)
+    store.clear()
+    assert store.load() is None
+    store.clear()
+
+
+def test_a_fault_while_saving_keeps_the_state_before(open_store):
+    store = open_store()
+    store.save(STATE)
+    with pytest.raises(Exception, match="pickle"):
+        store.save({"step": 4, "model": lambda: None})
+    assert store.load()["step"] == 3
+
+
+def test_an_experiment_in_a_copy_finds_the_state_of_its_project(open_store, tmp_path, monkeypatch):
+    (tmp_path / "copy").mkdir()
+    open_store().save(STATE)
+    monkeypatch.chdir(tmp_path / "copy")
+    assert open_store().load() is None
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert open_store().load()["step"] == 3
+    assert project_root() == tmp_path.resolve()
+    assert os.listdir(tmp_path / "copy") == []
+
+
+def test_a_full_disk_is_one_oserror_and_keeps_the_state_before(open_store):
+    """A limit on a file's size stands for the disk's: the same failing writes."""
+    store = open_store()
+    store.save(STATE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.save({"step": 4, "model": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.load()["step"] == 3
+    assert os.listdir(store.folder) == ["state.pt"]
