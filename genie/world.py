@@ -84,16 +84,9 @@ class WorldModel:
         led_to_BT = torch.full((batch_size, num_frames), dynamics.no_action, device=tokens_BTN.device)
         if prompt_actions_BS is not None and num_frames > 1:
             led_to_BT[:, 1:] = prompt_actions_BS[:, -(num_frames - 1) :]
-        past = dynamics.remember(tokens_BTN, led_to_BT)
-        for time, action_B in enumerate(actions_BS.unbind(1), start=num_frames):
-            tokens_BN = sample_frame(
-                dynamics,
-                past,
-                action_B,
-                time,
-                self.sampling.maskgit_steps,
-                self.sampling.temperature,
-                generator,
-            )
-            past = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), time, past)
+        memory = dynamics.remember(tokens_BTN, led_to_BT)
+        steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
+        for action_B in actions_BS.unbind(1):
+            tokens_BN = sample_frame(dynamics, memory, action_B, steps, temperature, generator)
+            memory = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
             yield self.tokenizer.decode(tokens_BN)

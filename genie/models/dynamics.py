@@ -24,6 +24,21 @@ from genie.params import DynamicsParams
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What the dynamics knows of the past; made by `Dynamics.remember`.
+
+    Attributes:
+        keys_values: of each layer, those of the last C frames (Dynamics' temporal attention reads nothing older).
+        last_BN: tokens of the last frame.
+        num_frames: how many frames were remembered in all, which is the time of the next.
+    """
+
+    keys_values: list[KeyValue]
+    last_BN: torch.Tensor
+    num_frames: int
+
+
+@dataclass(frozen=True)
 class DynamicsConfig:
     """Shape of the dynamics; the meaning of each value stands in `params.yaml`. The fingerprints tell which
     tokenizer's tokens and which LAM's actions it was trained on."""
@@ -64,6 +79,7 @@ class Dynamics(nn.Module):
         token_width = config.width // config.patch_size
         self.token_in = nn.Embedding(config.num_codes + 1, token_width)
         self.patch_in = nn.Linear(token_width * config.patch_size**2, config.width)
+        self.last_patch_in = nn.Linear(token_width * config.patch_size**2, config.width, bias=False)
         self.patch_grid = tuple(side // config.patch_size for side in config.grid)
         self.place = nn.Parameter(torch.randn(math.prod(self.patch_grid), config.width) * 0.02)
         self.action_in = nn.Embedding(config.num_actions + 1, config.width)
@@ -73,7 +89,8 @@ class Dynamics(nn.Module):
         self.patch_out = nn.Sequential(
             nn.LayerNorm(config.width), nn.Linear(config.width, token_width * config.patch_size**2)
         )
-        self.token_out = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, config.num_codes))
+        self.token_norm = nn.LayerNorm(token_width)
+        nn.init.normal_(self.token_in.weight, std=token_width**-0.5)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy at masked tokens; in eval mode of wholly masked frames after a context without noise.
@@ -85,88 +102,98 @@ class Dynamics(nn.Module):
             The loss (nats a masked token), and metrics: `cross_entropy`, `token_accuracy` at masked tokens.
         """
         tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
-        targets_BSN = tokens_BTN[:, 1:]
-        mask_BSN = self._draw_mask(targets_BSN)
-        logits_MK = self._logits_at(mask_BSN, self._add_noise(tokens_BTN[:, :-1]), targets_BSN, actions_BS)
-        masked_M = targets_BSN[mask_BSN]
-        loss = F.cross_entropy(logits_MK.float(), masked_M)
-        accuracy = (logits_MK.argmax(-1) == masked_M).float().mean()
-        return loss, {"cross_entropy": loss.detach(), "token_accuracy": accuracy}
+        mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
+        targets_M = tokens_BTN[:, 1:][mask_BSN]
+        logits_MK = self._logits_at(mask_BSN, tokens_BTN, actions_BS).float()
+        loss = F.cross_entropy(logits_MK, targets_M)
+        metrics = {"cross_entropy": loss.detach()}
+        if not self.training:
+            metrics["token_accuracy"] = (logits_MK.argmax(-1) == targets_M).float().mean()
+        return loss, metrics
 
     @torch.no_grad()
-    def remember(
-        self,
-        tokens_BTN: torch.Tensor,
-        actions_BT: torch.Tensor,
-        first_time: int = 0,
-        past: list[KeyValue] | None = None,
-    ) -> list[KeyValue]:
-        """Keys and values of clean frames, the memory that `predict` reads.
+    def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor, memory: Memory | None = None) -> Memory:
+        """Takes clean frames into memory.
+
+        A frame's keys and values are computed once, when it enters, from the C frames before it; it leaves when C
+        others have entered after it.
 
         Args:
-            tokens_BTN: clean frames.
-            actions_BT: the action that led to each of them; `no_action` where none is known.
-            first_time: when the first of them is.
-            past: the memory of the frames just before, at most C of them; all are seen.
+            tokens_BTN: the frames.
+            led_to_BT: the action that led to each of them; `no_action` where none is known.
+            memory: of the frames just before; None at the beginning.
 
         Returns:
-            The memory of the last C frames.
+            The memory of all of them.
         """
-        num_frames, num_past = tokens_BTN.shape[1], past[0][0].shape[-2] if past else 0
-        age = causal_mask(num_past + num_frames, self.config.context_frames)[num_past:]
-        times_T = first_time + torch.arange(num_frames, device=tokens_BTN.device)
-        _, own = self._transform(tokens_BTN, actions_BT, times_T, age.to(tokens_BTN.device), past)
+        past = memory.keys_values if memory else None
+        num_past, num_frames = past[0][0].shape[-2] if past else 0, tokens_BTN.shape[1]
+        mask_TT = causal_mask(num_past + num_frames, self.config.context_frames)[num_past:].to(tokens_BTN.device)
+        start = memory.num_frames if memory else 0
+        times_T = torch.arange(start, start + num_frames, device=tokens_BTN.device)
+        first_BN = memory.last_BN if memory else torch.full_like(tokens_BTN[:, 0], self.mask_token)
+        before_BTN = torch.cat([first_BN.unsqueeze(1), tokens_BTN[:, :-1]], dim=1)
+        _, own = self._transform(tokens_BTN, before_BTN, led_to_BT, times_T, mask_TT, past)
         if past:
             own = [
                 (torch.cat([past_k, k], dim=-2), torch.cat([past_v, v], dim=-2))
                 for (past_k, past_v), (k, v) in zip(past, own, strict=True)
             ]
         keep = self.config.context_frames
-        return [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in own]
+        kept = [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in own]
+        return Memory(kept, tokens_BTN[:, -1], start + num_frames)
 
     @torch.no_grad()
-    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, time: int, past: list[KeyValue]) -> torch.Tensor:
-        """Logits `(B, N, K)` of the frame at `time`, some of whose tokens may be `mask_token`."""
-        times_T = torch.tensor([time], device=tokens_BN.device)
-        x_BTND, _ = self._transform(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), times_T, None, past)
-        return self.token_out(x_BTND[:, 0]).float()
+    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> torch.Tensor:
+        """Logits `(B, N, K)` of the frame after those in memory, some of whose tokens may be `mask_token`."""
+        times_T = torch.tensor([memory.num_frames], device=tokens_BN.device)
+        x_BTND, _ = self._transform(
+            tokens_BN.unsqueeze(1),
+            memory.last_BN.unsqueeze(1),
+            action_B.unsqueeze(1),
+            times_T,
+            None,
+            memory.keys_values,
+        )
+        return self._token_logits(x_BTND[:, 0]).float()
 
-    def _logits_at(
-        self,
-        where_BSN: torch.Tensor,
-        clean_BSN: torch.Tensor,
-        targets_BSN: torch.Tensor,
-        actions_BS: torch.Tensor,
-    ) -> torch.Tensor:
-        """Logits `(M, K)` at the M masked places, clean and masked frames having gone side by side."""
-        num_steps = clean_BSN.shape[1]
-        masked_BSN = torch.where(where_BSN, self.mask_token, targets_BSN)
-        # Frame t was led to by action t - 1; nothing is known of what led to the first.
+    def _logits_at(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
+        """Logits `(M, K)` at the masked places of frames 1 to S, clean and masked frames having gone side by side."""
+        num_steps = actions_BS.shape[1]
+        clean_BSN = self._add_noise(tokens_BTN[:, :-1])
+        masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
+        # Frame t was led to by action t - 1; nothing is known of what was before the first.
+        unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
         unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
-        led_to_clean_BS = torch.cat([unknown_B1, actions_BS[:, :-1]], dim=1)
+        times_S = torch.arange(num_steps, device=actions_BS.device)
         x_BTND, _ = self._transform(
             torch.cat([clean_BSN, masked_BSN], dim=1),
-            torch.cat([led_to_clean_BS, actions_BS], dim=1),
-            torch.arange(num_steps, device=actions_BS.device).repeat(2)
-            + torch.arange(2, device=actions_BS.device).repeat_interleave(num_steps),
+            torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
+            torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
+            torch.cat([times_S, times_S + 1]),
             side_by_side_mask(num_steps, self.config.context_frames).to(actions_BS.device),
             None,
         )
-        return self.token_out(x_BTND[:, num_steps:][where_BSN])
+        return self._token_logits(x_BTND[:, num_steps:][mask_BSN])
+
+    def _token_logits(self, x: torch.Tensor) -> torch.Tensor:
+        # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
+        return F.linear(self.token_norm(x), self.token_in.weight[: self.config.num_codes])
 
     def _transform(
         self,
         tokens_BTN: torch.Tensor,
-        led_by_BT: torch.Tensor,
+        before_BTN: torch.Tensor,
+        led_to_BT: torch.Tensor,
         times_T: torch.Tensor,
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        rows, columns, size = *self.patch_grid, self.config.patch_size
-        x_BTND = self.token_in(tokens_BTN)
-        x_BTPD = rearrange(x_BTND, "b t (h p w q) d -> b t (h w) (p q d)", h=rows, w=columns, p=size, q=size)
-        x_BTPD = self.patch_in(x_BTPD) + self.place
-        action_BTD = self.action_in(led_by_BT)
+        """Features `(B, T, N, token width)` of frames, from their tokens, those of the frames before them and the
+        actions that led to them; and their keys and values."""
+        x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
+        x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
+        action_BTD = self.action_in(led_to_BT)
         action_BT1D = action_BTD.unsqueeze(2)
         condition_BTD = None
         if self.config.action_injection == "adaln":
@@ -176,9 +203,15 @@ class Dynamics(nn.Module):
         else:
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
         x_BTPD, own = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
-        x_BTPD = self.patch_out(x_BTPD[:, :, -rows * columns :])
-        x_BTND = rearrange(x_BTPD, "b t (h w) (p q d) -> b t (h p w q) d", h=rows, w=columns, p=size, q=size)
-        return x_BTND, own
+        return self._split(self.patch_out(x_BTPD[:, :, -len(self.place) :])), own
+
+    def _merge(self, x_BTND: torch.Tensor) -> torch.Tensor:
+        (rows, columns), size = self.patch_grid, self.config.patch_size
+        return rearrange(x_BTND, "b t (h p w q) d -> b t (h w) (p q d)", h=rows, w=columns, p=size, q=size)
+
+    def _split(self, x_BTPD: torch.Tensor) -> torch.Tensor:
+        (rows, columns), size = self.patch_grid, self.config.patch_size
+        return rearrange(x_BTPD, "b t (h w) (p q d) -> b t (h p w q) d", h=rows, w=columns, p=size, q=size)
 
     def _draw_mask(self, targets_BSN: torch.Tensor) -> torch.Tensor:
         """Where to mask: each frame at its own rate, U(min_mask_rate, 1), or wholly, as sampling begins."""

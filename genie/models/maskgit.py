@@ -7,8 +7,7 @@ import math
 
 import torch
 
-from genie.models.dynamics import Dynamics
-from genie.models.st_transformer import KeyValue
+from genie.models.dynamics import Dynamics, Memory
 
 
 def num_masked_after(num_tokens: int, num_steps: int) -> list[int]:
@@ -19,22 +18,21 @@ def num_masked_after(num_tokens: int, num_steps: int) -> list[int]:
 @torch.no_grad()
 def sample_frame(
     dynamics: Dynamics,
-    past: list[KeyValue],
+    memory: Memory,
     action_B: torch.Tensor,
-    time: int,
     num_steps: int,
     temperature: float,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draws the tokens of the frame at `time`, from all masked to none.
+    """Draws the tokens of the frame after those in memory, from all masked to none.
 
-    Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame.
+    Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
+    rows share the order, so that at temperature 0 rows differ by their past and their action alone.
 
     Args:
         dynamics: the model, in eval mode.
-        past: its memory of the frames before.
+        memory: what it knows of the past.
         action_B: latent action that leads to the frame.
-        time: when the frame is, one after the last remembered.
         num_steps: MaskGIT steps.
         temperature: of the tokens' distribution; 0 takes the most likely.
         generator: source of randomness.
@@ -44,11 +42,11 @@ def sample_frame(
     """
     device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
     tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
-    rank_BN = torch.rand(shape, generator=generator, device=device).argsort(-1).argsort(-1)
+    rank_N = torch.randperm(dynamics.num_tokens, generator=generator, device=device)
     for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
-        logits_BNK = dynamics.predict(tokens_BN, action_B, time, past)
+        logits_BNK = dynamics.predict(tokens_BN, action_B, memory)
         drawn_BN = _draw(logits_BNK, temperature, generator)
-        reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_BN >= num_masked)
+        reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_N >= num_masked)
         tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
     return tokens_BN
 
