@@ -41,10 +41,10 @@ def led_to(dynamics, actions_BS):
     return F.pad(actions_BS, (1, 0), value=dynamics.no_action)
 
 
-def logits_BSNK(dynamics, clean_BSN, targets_BSN, actions_BS, where_BSN):
+def logits_BSNK(dynamics, tokens_BTN, actions_BS, mask_BSN):
     """Logits of the parallel pass at masked places, 0 elsewhere."""
-    logits = torch.zeros(*where_BSN.shape, CODES)
-    logits[where_BSN] = dynamics._logits_at(where_BSN, clean_BSN, targets_BSN, actions_BS)
+    logits = torch.zeros(*mask_BSN.shape, CODES)
+    logits[mask_BSN] = dynamics._logits_at(mask_BSN, tokens_BTN, actions_BS)
     return logits
 
 
@@ -61,16 +61,16 @@ def test_cached_logits_are_those_of_training(injection, patch_size, frames_at_on
     """Also where the window has slid: there are three times as many steps as context frames."""
     dynamics = build(action_injection=injection, patch_size=patch_size)
     tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
-    parallel = logits_BSNK(dynamics, tokens_BTN[:, :-1], tokens_BTN[:, 1:], actions_BS, masked_half)
-    led_by_BT = led_to(dynamics, actions_BS)
-    past = None
+    parallel = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
+    led_to_BT = led_to(dynamics, actions_BS)
+    memory = None
     for s in range(STEPS):
         if s % frames_at_once == 0:
-            past_until_s = past
+            before = memory
         since = slice(s - s % frames_at_once, s + 1)
-        past = dynamics.remember(tokens_BTN[:, since], led_by_BT[:, since], since.start, past_until_s)
+        memory = dynamics.remember(tokens_BTN[:, since], led_to_BT[:, since], before)
         frame_BN = tokens_BTN[:, s + 1].masked_fill(masked_half[:, s], dynamics.mask_token)
-        cached = dynamics.predict(frame_BN, actions_BS[:, s], s + 1, past)
+        cached = dynamics.predict(frame_BN, actions_BS[:, s], memory)
         cached[~masked_half[:, s]] = 0
         torch.testing.assert_close(cached, parallel[:, s], atol=1e-4, rtol=1e-4)
 
@@ -78,52 +78,56 @@ def test_cached_logits_are_those_of_training(injection, patch_size, frames_at_on
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
 def test_memory_is_bounded_by_the_context(num_frames, build, batch):
     dynamics = build()
-    actions_BT = led_to(dynamics, batch["actions_BS"])
-    past = dynamics.remember(batch["tokens_BTN"][:, :num_frames], actions_BT[:, :num_frames])
-    assert len(past) == CONFIG.num_layers
-    assert {tensor.shape[-2] for layer in past for tensor in layer} == {min(num_frames, CONFIG.context_frames)}
+    led_to_BT = led_to(dynamics, batch["actions_BS"])
+    memory = dynamics.remember(batch["tokens_BTN"][:, :num_frames], led_to_BT[:, :num_frames])
+    assert memory.num_frames == num_frames
+    assert len(memory.keys_values) == CONFIG.num_layers
+    lengths = {tensor.shape[-2] for layer in memory.keys_values for tensor in layer}
+    assert lengths == {min(num_frames, CONFIG.context_frames)}
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("context_frames", [1, 2])
+@torch.no_grad()
+def test_who_sees_whom(injection, num_layers, context_frames, build, batch):
+    dynamics = build(action_injection=injection, num_layers=num_layers, context_frames=context_frames)
+    tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
+    everywhere = torch.ones_like(tokens_BTN[:, 1:], dtype=torch.bool)
+    before = logits_BSNK(dynamics, tokens_BTN, actions_BS, everywhere)
+    for t in range(STEPS):
+        # Each layer reads C frames back; what leads to the oldest of them is felt once more.
+        felt = set(range(t, min(STEPS, t + 1 + num_layers * context_frames)))
+        other_BTN = tokens_BTN.clone()
+        other_BTN[:, t] = (tokens_BTN[:, t] + 1) % CODES
+        assert changed_steps(before, logits_BSNK(dynamics, other_BTN, actions_BS, everywhere)) == felt
+        other_BS = actions_BS.clone()
+        other_BS[:, t] = (actions_BS[:, t] + 1) % ACTIONS
+        assert changed_steps(before, logits_BSNK(dynamics, tokens_BTN, other_BS, everywhere)) == felt
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
 @torch.no_grad()
-def test_who_sees_whom(injection, build, batch, masked_half):
+def test_no_masked_frame_sees_another(injection, build, batch, masked_half):
     dynamics = build(action_injection=injection)
-    clean, targets, actions = batch["tokens_BTN"][:, :-1], batch["tokens_BTN"][:, 1:], batch["actions_BS"]
-    before = logits_BSNK(dynamics, clean, targets, actions, masked_half)
-    for t in range(STEPS):
-        other_clean, other_targets, other_actions = clean.clone(), targets.clone(), actions.clone()
-        other_clean[:, t] = (clean[:, t] + 1) % CODES
-        other_targets[:, t] = (targets[:, t] + 1) % CODES
-        other_actions[:, t] = (actions[:, t] + 1) % ACTIONS
-        # Two layers of two frames each: a clean frame is felt up to four steps on, here to the end or nearly.
-        felt = set(range(t, min(STEPS, t + 4)))
-        after = logits_BSNK(dynamics, other_clean, targets, actions, masked_half)
-        assert changed_steps(before, after) == felt, "a clean frame"
-        after = logits_BSNK(dynamics, clean, other_targets, actions, masked_half)
-        assert changed_steps(before, after) == {t}, "a masked frame"
-        after = logits_BSNK(dynamics, clean, targets, other_actions, masked_half)
-        assert changed_steps(before, after) == set(range(t, min(STEPS, t + 5))), "an action"
+    before = logits_BSNK(dynamics, batch["tokens_BTN"], batch["actions_BS"], masked_half)
+    for s in range(STEPS):
+        other_half = masked_half.clone()
+        other_half[:, s] = True
+        after = logits_BSNK(dynamics, batch["tokens_BTN"], batch["actions_BS"], other_half)
+        assert changed_steps(before, after) == {s}
 
 
 @torch.no_grad()
-def test_masked_places_hide_their_tokens(build, batch, masked_half):
+def test_unmasked_places_show_their_tokens_and_masked_ones_hide_them(build, batch, masked_half):
     dynamics = build()
-    clean, targets, actions = batch["tokens_BTN"][:, :-1], batch["tokens_BTN"][:, 1:], batch["actions_BS"]
-    other_targets = torch.where(masked_half, (targets + 1) % CODES, targets)
-    logits = [logits_BSNK(dynamics, clean, x, actions, masked_half) for x in (targets, other_targets)]
-    assert torch.equal(*logits)
-
-
-@pytest.mark.parametrize("context_frames", [1, 2, 3])
-@torch.no_grad()
-def test_one_layer_sees_context_frames_back(context_frames, build, batch):
-    dynamics = build(num_layers=1, context_frames=context_frames)
-    clean, targets, actions = batch["tokens_BTN"][:, :-1], batch["tokens_BTN"][:, 1:], batch["actions_BS"]
-    everywhere = torch.ones_like(targets, dtype=torch.bool)
-    other_clean = clean.clone()
-    other_clean[:, 1] = (clean[:, 1] + 1) % CODES
-    logits = [logits_BSNK(dynamics, x, targets, actions, everywhere) for x in (clean, other_clean)]
-    assert changed_steps(*logits) == set(range(1, 1 + context_frames))
+    tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
+    before = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
+    for masked, changed in ((True, set()), (False, {STEPS - 1})):
+        other_BTN = tokens_BTN.clone()  # in the last frame, which is nobody's past
+        where_BN = masked_half[:, -1] == masked
+        other_BTN[:, -1] = torch.where(where_BN, (tokens_BTN[:, -1] + 1) % CODES, tokens_BTN[:, -1])
+        assert changed_steps(before, logits_BSNK(dynamics, other_BTN, actions_BS, masked_half)) == changed
 
 
 def test_side_by_side_mask_by_hand():
@@ -144,9 +148,9 @@ def test_the_action_matters(injection, build, batch):
     loss, _ = dynamics(batch)
     (gradient,) = torch.autograd.grad(loss, dynamics.action_in.weight)
     assert (gradient.abs().amax(1) > 0).all(), "every action's vector, and that of none, is learned"
-    past = dynamics.remember(batch["tokens_BTN"][:, :1], led_to(dynamics, batch["actions_BS"])[:, :1])
+    memory = dynamics.remember(batch["tokens_BTN"][:, :1], led_to(dynamics, batch["actions_BS"])[:, :1])
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    told = [dynamics.predict(hidden_BN, torch.full((BATCH,), action), 1, past) for action in range(ACTIONS)]
+    told = [dynamics.predict(hidden_BN, torch.full((BATCH,), action), memory) for action in range(ACTIONS)]
     assert min((told[0] - told[1]).abs().max(), (told[0] - told[2]).abs().max()) > 1e-3
 
 
@@ -155,11 +159,11 @@ def test_eval_mode_measures_wholly_masked_frames(build, batch):
     dynamics = build(context_noise=0.9)
     loss, metrics = dynamics(batch)
     assert torch.equal(loss, dynamics(batch)[0])
-    led_by_BT, past, losses, hits = led_to(dynamics, batch["actions_BS"]), None, [], []
+    led_to_BT, memory, losses, hits = led_to(dynamics, batch["actions_BS"]), None, [], []
     for s in range(STEPS):
-        past = dynamics.remember(batch["tokens_BTN"][:, s : s + 1], led_by_BT[:, s : s + 1], s, past)
+        memory = dynamics.remember(batch["tokens_BTN"][:, s : s + 1], led_to_BT[:, s : s + 1], memory)
         hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-        logits_BNK = dynamics.predict(hidden_BN, batch["actions_BS"][:, s], s + 1, past)
+        logits_BNK = dynamics.predict(hidden_BN, batch["actions_BS"][:, s], memory)
         target_BN = batch["tokens_BTN"][:, s + 1]
         losses.append(F.cross_entropy(logits_BNK.transpose(1, 2), target_BN))
         hits.append((logits_BNK.argmax(-1) == target_BN).float().mean())

@@ -20,14 +20,14 @@ def dynamics(scrambled):
 
 
 @pytest.fixture
-def past(dynamics):
+def memory(dynamics):
     tokens_BTN = torch.randint(CODES, (BATCH, 1, PLACES), generator=torch.Generator().manual_seed(1))
     return dynamics.remember(tokens_BTN, torch.full((BATCH, 1), dynamics.no_action))
 
 
-def sample(dynamics, past, num_steps=4, temperature=1.0, seed=0):
+def sample(dynamics, memory, num_steps=4, temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return sample_frame(dynamics, past, ACTION_B, 1, num_steps, temperature, generator)
+    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator)
 
 
 class Dice:
@@ -36,7 +36,7 @@ class Dice:
     mask_token, num_tokens = 3, 2000
     logits_K = torch.tensor([0.0, 1.0, 2.0])
 
-    def predict(self, tokens_BN, action_B, time, past):
+    def predict(self, tokens_BN, action_B, memory):
         return self.logits_K.expand(*tokens_BN.shape, 3)
 
 
@@ -56,25 +56,33 @@ def test_the_schedule_is_a_cosine():
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 40])
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
-def test_no_mask_token_is_left(num_steps, temperature, dynamics, past):
-    tokens_BN = sample(dynamics, past, num_steps, temperature)
+def test_no_mask_token_is_left(num_steps, temperature, dynamics, memory):
+    tokens_BN = sample(dynamics, memory, num_steps, temperature)
     assert tokens_BN.shape == (BATCH, PLACES)
     assert tokens_BN.min() >= 0
     assert tokens_BN.max() < CODES
 
 
-def test_a_seed_decides_the_frame(dynamics, past):
-    assert torch.equal(sample(dynamics, past, seed=1), sample(dynamics, past, seed=1))
-    assert not torch.equal(sample(dynamics, past, seed=1), sample(dynamics, past, seed=2))
+def test_a_seed_decides_the_frame(dynamics, memory):
+    assert torch.equal(sample(dynamics, memory, seed=1), sample(dynamics, memory, seed=1))
+    assert not torch.equal(sample(dynamics, memory, seed=1), sample(dynamics, memory, seed=2))
 
 
-def test_one_step_without_temperature_is_the_argmax(dynamics, past):
+def test_one_step_without_temperature_is_the_argmax(dynamics, memory):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, 1, past).argmax(-1)
-    assert torch.equal(sample(dynamics, past, num_steps=1, temperature=0), most_likely_BN)
+    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, memory).argmax(-1)
+    assert torch.equal(sample(dynamics, memory, num_steps=1, temperature=0), most_likely_BN)
 
 
-def test_what_is_revealed_stays(dynamics, past, monkeypatch):
+def test_rows_differ_by_their_past_and_action_alone(dynamics):
+    tokens_BTN = torch.arange(PLACES).expand(BATCH, 1, PLACES) % CODES
+    memory = dynamics.remember(tokens_BTN, torch.full((BATCH, 1), dynamics.no_action))
+    same_BN = sample_frame(dynamics, memory, torch.tensor([2, 2, 0]), num_steps=4, temperature=0)
+    assert torch.equal(same_BN[0], same_BN[1])
+    assert not torch.equal(same_BN[0], same_BN[2])
+
+
+def test_what_is_revealed_stays(dynamics, memory, monkeypatch):
     seen, predict = [], dynamics.predict
 
     def watched(tokens_BN, *args):
@@ -82,7 +90,7 @@ def test_what_is_revealed_stays(dynamics, past, monkeypatch):
         return predict(tokens_BN, *args)
 
     monkeypatch.setattr(dynamics, "predict", watched)
-    seen.append(sample(dynamics, past, num_steps=5))
+    seen.append(sample(dynamics, memory, num_steps=5))
     masked = [(tokens_BN == dynamics.mask_token).sum(1) for tokens_BN in seen]
     assert [m.tolist() for m in masked] == [[m] * BATCH for m in [PLACES, *num_masked_after(PLACES, 5)]]
     for before, after in pairwise(seen):
@@ -93,6 +101,6 @@ def test_what_is_revealed_stays(dynamics, past, monkeypatch):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     generator = torch.Generator().manual_seed(0)
-    tokens_BN = sample_frame(Dice(), [], torch.zeros(10, dtype=torch.long), 1, 2, temperature, generator)
+    tokens_BN = sample_frame(Dice(), None, torch.zeros(10, dtype=torch.long), 2, temperature, generator)
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)

@@ -1,0 +1,133 @@
+import pytest
+import torch
+
+from genie.models.dynamics import build_dynamics
+from genie.models.tokenizer import build_tokenizer
+from genie.params import SamplingParams
+from genie.training.checkpoint import CheckpointError, fingerprint, save_model
+from genie.world import WorldModel
+
+ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
+SAMPLINGS = [
+    SamplingParams(maskgit_steps=1, temperature=0.0),
+    SamplingParams(maskgit_steps=3, temperature=0.0),
+    SamplingParams(maskgit_steps=3, temperature=1.0),
+]
+
+
+class Uncached:
+    """A dynamics that remembers tokens instead of keys and values, and sees them all anew for every prediction."""
+
+    def __init__(self, dynamics):
+        self.dynamics = dynamics
+        self.config, self.num_tokens = dynamics.config, dynamics.num_tokens
+        self.mask_token, self.no_action = dynamics.mask_token, dynamics.no_action
+        self.parameters = dynamics.parameters
+
+    def remember(self, tokens_BTN, led_to_BT, memory=None):
+        if memory is None:
+            return tokens_BTN, led_to_BT
+        return torch.cat([memory[0], tokens_BTN], dim=1), torch.cat([memory[1], led_to_BT], dim=1)
+
+    def predict(self, tokens_BN, action_B, memory):
+        past_BSN, led_to_BS = memory
+        assert (led_to_BS[:, 0] == self.no_action).all()
+        tokens_BTN = torch.cat([past_BSN, tokens_BN.unsqueeze(1)], dim=1)
+        actions_BS = torch.cat([led_to_BS[:, 1:], action_B.unsqueeze(1)], dim=1)
+        mask_BSN = tokens_BTN[:, 1:] == self.mask_token
+        logits_BNK = torch.zeros(*tokens_BN.shape, self.config.num_codes)
+        logits_BNK[mask_BSN[:, -1]] = self.dynamics._logits_at(mask_BSN, tokens_BTN, actions_BS)
+        return logits_BNK
+
+
+@pytest.fixture
+def models(tiny_params, scrambled):
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer.model_copy(update={"fsq_levels": [4, 3, 3]})))
+    dynamics = build_dynamics(
+        tiny_params.dynamics.model_copy(update={"context_frames": CONTEXT, "num_layers": 2}),
+        num_codes=tokenizer.num_codes,
+        grid=tokenizer.grid,
+        num_actions=ACTIONS,
+        tokenizer_fingerprint=fingerprint(tokenizer),
+    )
+    return tokenizer, scrambled(dynamics)
+
+
+@pytest.fixture
+def world(models):
+    return WorldModel(*models, SAMPLINGS[1])
+
+
+@pytest.fixture
+def prompt(coinrun):
+    """Four frames of each of some episodes, the three actions between them, and what to press then."""
+    starts = coinrun["val"].episode_starts[:BATCH]
+    frames_BTHWC = torch.stack([torch.from_numpy(coinrun["val"].read(s, s + 4)) for s in starts])
+    actions = torch.randint(ACTIONS, (BATCH, 3 + DREAMED), generator=torch.Generator().manual_seed(0))
+    return frames_BTHWC, actions[:, :3], actions[:, 3:]
+
+
+def dream(world, prompt, seed=0, known=True):
+    frames_BTHWC, before_BS, actions_BS = prompt
+    generator = torch.Generator().manual_seed(seed)
+    return world.rollout(frames_BTHWC, actions_BS, generator, before_BS if known else None)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["actions known", "actions unknown"])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_the_cache_changes_no_dream(sampling, known, models, prompt):
+    tokenizer, dynamics = models
+    cached, slow = WorldModel(tokenizer, dynamics, sampling), WorldModel(tokenizer, Uncached(dynamics), sampling)
+    dreamed_BSHWC = dream(cached, prompt, known=known)
+    assert dreamed_BSHWC.shape == (BATCH, DREAMED, 64, 64, 3)
+    assert dreamed_BSHWC.dtype == torch.uint8
+    assert torch.equal(dreamed_BSHWC, dream(slow, prompt, known=known))
+
+
+def test_a_seed_decides_the_dream(models, prompt):
+    world = WorldModel(*models, SAMPLINGS[2])
+    assert torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=1))
+    assert not torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=2))
+
+
+def test_an_action_changes_what_follows_it_and_nothing_before(world, prompt):
+    frames_BTHWC, before_BS, actions_BS = prompt
+    other_BS = actions_BS.clone()
+    other_BS[:, 2] = (other_BS[:, 2] + 1) % ACTIONS
+    before, after = dream(world, prompt), dream(world, (frames_BTHWC, before_BS, other_BS))
+    assert torch.equal(before[:, :2], after[:, :2])
+    assert not torch.equal(before[:, 2], after[:, 2])
+
+
+def test_only_the_context_of_a_prompt_counts(world, prompt):
+    frames_BTHWC, before_BS, actions_BS = prompt
+    short = (frames_BTHWC[:, -CONTEXT:], before_BS[:, -(CONTEXT - 1) :], actions_BS)
+    assert torch.equal(dream(world, prompt), dream(world, short))
+
+
+def test_one_frame_is_a_prompt(world, prompt):
+    frames_BTHWC, _, actions_BS = prompt
+    dreamed_BSHWC = world.rollout(frames_BTHWC[:, :1], actions_BS, torch.Generator().manual_seed(0))
+    assert dreamed_BSHWC.shape == (BATCH, DREAMED, 64, 64, 3)
+
+
+def test_frames_are_streamed_as_they_are_dreamed(world, prompt):
+    frames_BTHWC, _, actions_BS = prompt
+    first_BHWC = next(world.stream(frames_BTHWC, actions_BS, torch.Generator().manual_seed(0)))
+    assert torch.equal(first_BHWC, dream(world, prompt, known=False)[:, 0])
+
+
+def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path):
+    for name, model in zip(("tokenizer", "dynamics"), models, strict=True):
+        save_model(tmp_path / name, model)
+    loaded = WorldModel.load(tmp_path, SAMPLINGS[1])
+    assert torch.equal(dream(loaded, prompt), dream(world, prompt))
+
+
+def test_a_world_of_two_minds_is_refused(models, tiny_params, tmp_path):
+    other = build_tokenizer(tiny_params.tokenizer.model_copy(update={"fsq_levels": [4, 3, 3], "seed": 9}))
+    told = save_model(tmp_path / "tokenizer", other)
+    save_model(tmp_path / "dynamics", models[1])
+    with pytest.raises(CheckpointError, match=f"trained on tokens of tokenizer {fingerprint(models[0])}.*{told}") as it:
+        WorldModel.load(tmp_path, SAMPLINGS[0])
+    assert "\n" not in str(it.value)

@@ -1,0 +1,54 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from genie.data.episodes import NO_ACTION
+from genie.models.lam import build_lam
+from genie.training.labelling import latent_actions_of
+
+
+@pytest.fixture
+def lam(tiny_params, coinrun, scrambled):
+    lam = scrambled(build_lam(tiny_params.lam)).train()
+    frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
+    for _ in range(5):  # the codebook finds the encoder's outputs
+        lam(frames)
+    return lam.eval()
+
+
+class FewEpisodes:
+    """The first frames of a store, cut into short episodes: of one frame, of fewer than a history, of more."""
+
+    lengths = (1, 2, 3, 5, 12)
+
+    def __init__(self, store):
+        self.read = store.read
+        starts = np.cumsum([0, *self.lengths])
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+
+    def episode_slices(self):
+        return self.slices
+
+
+def test_each_transition_gets_the_action_it_gets_alone(lam, coinrun):
+    episodes = FewEpisodes(coinrun["val"])
+    labelled = list(latent_actions_of(lam, episodes, "label"))
+    assert [len(actions) for actions in labelled] == list(episodes.lengths)
+    for episode, actions in zip(episodes.slices, labelled, strict=True):
+        assert actions.dtype == np.uint8
+        assert actions[-1] == NO_ACTION
+        for t, action in enumerate(actions[:-1]):
+            first = max(0, t + 1 - lam.config.history)
+            alone = torch.from_numpy(episodes.read(episode.start + first, episode.start + t + 2))
+            assert lam.infer_actions(alone.unsqueeze(0))[0, -1] == action
+    assert len(np.unique(np.concatenate(labelled))) > 3, "of constant actions this would tell nothing"
+
+
+def test_a_split_is_labelled_whole(lam, coinrun):
+    store = coinrun["test"]
+    actions = np.concatenate(list(latent_actions_of(lam, store, "label")))
+    assert len(actions) == store.num_frames
+    np.testing.assert_array_equal(actions == NO_ACTION, store.actions() == NO_ACTION)
+    assert actions[actions != NO_ACTION].max() < lam.num_actions
