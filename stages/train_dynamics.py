@@ -4,10 +4,11 @@ from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
 from genie.data.windows import TokenWindows
 from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
 from genie.models.dynamics import build_dynamics
+from genie.models.tokenizer import Tokenizer
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import save_model
+from genie.training.checkpoint import load_model, save_model
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from genie.training.tracking import Tracker
@@ -26,6 +27,7 @@ def main(params: Params, tracker: Tracker) -> None:
         for split in ("train", "val", "test")
     }
     model = build_dynamics(settings, **known)
+    model.draw_embeddings(load_model("data/models/tokenizer", Tokenizer).code_patches())
     dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_dynamics", settings, accelerator, known)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"]))

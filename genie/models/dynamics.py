@@ -112,6 +112,23 @@ class Dynamics(nn.Module):
         return loss, metrics
 
     @torch.no_grad()
+    def draw_embeddings(self, patches_KP: torch.Tensor) -> None:
+        """Gives each token, before training, an embedding of what it looks like.
+
+        Tokens that paint alike begin alike, and a scroll by part of a patch is a sum of neighbours rather than
+        something to be learnt by heart for each of the K codes.
+
+        Args:
+            patches_KP: pixels that each code paints (`Tokenizer.code_patches`).
+        """
+        weight_KD = self.token_in.weight[: self.config.num_codes]
+        looks_KP = (patches_KP - patches_KP.mean(0)) / patches_KP.std()
+        # A fixed random projection keeps distances, whatever the two widths.
+        projection_PD = torch.randn(looks_KP.shape[1], weight_KD.shape[1], device=weight_KD.device)
+        drawn_KD = looks_KP.to(weight_KD) @ projection_PD
+        weight_KD.mul_(0.3).add_(drawn_KD / drawn_KD.std() * weight_KD.shape[1] ** -0.5)
+
+    @torch.no_grad()
     def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor, memory: Memory | None = None) -> Memory:
         """Takes clean frames into memory.
 

@@ -85,8 +85,9 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             z_MD = z.reshape(-1, self.dim)
-            distance_MK = self.codebook.square().sum(-1) - 2 * z_MD.detach() @ self.codebook.T
-            codes = distance_MK.argmin(-1)
+            # Squared distance, less what all codes share; `min` is several times faster than `argmin` on a CPU.
+            distance_MK = torch.addmm(self.codebook.square().sum(-1), z_MD.detach(), self.codebook.T, alpha=-2)
+            codes = distance_MK.min(-1).indices
             quantized = self.codebook[codes].view_as(z)
             loss = self.commitment_weight * F.mse_loss(z, quantized)
             if self.training:
@@ -99,9 +100,8 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _update(self, z_MD: torch.Tensor, codes_M: torch.Tensor) -> None:
-        one_hot_MK = F.one_hot(codes_M, self.num_codes).to(z_MD.dtype)
-        count_K = one_hot_MK.sum(0)
-        sum_KD = one_hot_MK.T @ z_MD
+        count_K = torch.bincount(codes_M, minlength=self.num_codes)
+        sum_KD = torch.zeros_like(self.running_sum).index_add_(0, codes_M, z_MD)
         # Before the first update the running means know nothing: every code counts as dead and is drawn.
         self.running_count.lerp_(count_K / len(z_MD), 1 - self.ema_decay)
         self.running_sum.lerp_(sum_KD / len(z_MD), 1 - self.ema_decay)

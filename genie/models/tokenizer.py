@@ -5,6 +5,7 @@ Axes: `B` batch, `T` frames, `H W C` pixels, `h w` token grid, `N = h*w` tokens 
 Frame by frame, so that tokens depend on nothing but their frame and a cache of them is exact.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,17 @@ class Tokenizer(nn.Module):
         h, w = self.grid
         pixels_BCHW = self._decode_pixels(self.quantizer.lookup(rearrange(tokens_BN, "b (h w) -> b h w", h=h, w=w)))
         return rearrange((pixels_BCHW.clamp(0, 1) * 255).round().to(torch.uint8), "b c h w -> b h w c")
+
+    @torch.no_grad()
+    def code_patches(self) -> torch.Tensor:
+        """What each code looks like among its like: `(K, P)` pixels in [0, 1] of the patch it paints, flattened."""
+        device = next(self.parameters()).device
+        patches = []
+        for codes in torch.arange(self.num_codes, device=device).split(256):
+            frames = self.decode(codes.unsqueeze(1).expand(-1, math.prod(self.grid)))
+            middle = slice(self.config.image_size // 2, self.config.image_size // 2 + PATCH)
+            patches.append(frames[:, middle, middle].flatten(1))
+        return torch.cat(patches).float() / 255
 
     def _quantize(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.quantizer(rearrange(self.encoder(pixels_BCHW - 0.5), "b d h w -> b h w d"))
