@@ -1,5 +1,6 @@
 """Strict, typed parameters: `params.yaml` is the one truth, and all stages read it through `load_params`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,13 +76,19 @@ class TokenizerParams(TrainingParams):
     """The per-frame convolutional VQ-VAE."""
 
     quantizer: Literal["fsq", "vq"]
-    fsq_levels: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1, max_length=16)]
+    fsq_levels: Annotated[list[Annotated[int, Field(ge=3, le=64)]], Field(min_length=1, max_length=16)]
     num_codes: Annotated[int, Field(ge=2, le=65536)]
     code_dim: Width
     commitment_weight: Annotated[float, Field(ge=0)]
     ema_decay: Share
     width: Width
     num_blocks: Annotated[int, Field(gt=0, le=64)]
+
+    @model_validator(mode="after")
+    def _codes_fit_the_cache(self):
+        if math.prod(self.fsq_levels) > 65536:
+            raise ValueError(f"fsq_levels make {math.prod(self.fsq_levels)} codes, and tokens hold 65536 at most")
+        return self
 
 
 class LamParams(TrainingParams):

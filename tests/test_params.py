@@ -1,3 +1,4 @@
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -75,9 +76,17 @@ def test_heads_must_share_the_width(tree):
         parse_params(tree)
 
 
+def test_codes_must_fit_the_cache(tree):
+    tree["tokenizer"]["fsq_levels"] = [16, 16, 16, 16]
+    parse_params(tree)
+    tree["tokenizer"]["fsq_levels"] = [16, 16, 16, 17]
+    with pytest.raises(ParamsError, match="tokenizer: .*fsq_levels make 69632 codes, and tokens hold 65536"):
+        parse_params(tree)
+
+
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", "1e-04"])
 def test_a_learning_rate_in_any_notation_is_a_number(load, number):
-    assert load(TEXT.replace("lr: 1.0e-3", f"lr: {number}")).tokenizer.lr == 1e-4
+    assert load(re.sub(r"lr: \S+", f"lr: {number}", TEXT)).tokenizer.lr == 1e-4
 
 
 @pytest.mark.parametrize("text", ["collect: {", "collect:\n\t- 1", "a: 1\na: 2", "\x00"])

@@ -8,6 +8,7 @@ from genie.training.checkpoint import CheckpointError, fingerprint, save_model
 from genie.world import WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
+FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     SamplingParams(maskgit_steps=1, temperature=0.0),
     SamplingParams(maskgit_steps=3, temperature=0.0),
@@ -42,7 +43,7 @@ class Uncached:
 
 @pytest.fixture
 def models(tiny_params, scrambled):
-    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer.model_copy(update={"fsq_levels": [4, 3, 3]})))
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer.model_copy(update=FEW_CODES)))
     dynamics = build_dynamics(
         tiny_params.dynamics.model_copy(update={"context_frames": CONTEXT, "num_layers": 2}),
         num_codes=tokenizer.num_codes,
@@ -125,7 +126,7 @@ def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path)
 
 
 def test_a_world_of_two_minds_is_refused(models, tiny_params, tmp_path):
-    other = build_tokenizer(tiny_params.tokenizer.model_copy(update={"fsq_levels": [4, 3, 3], "seed": 9}))
+    other = build_tokenizer(tiny_params.tokenizer.model_copy(update={**FEW_CODES, "seed": 9}))
     told = save_model(tmp_path / "tokenizer", other)
     save_model(tmp_path / "dynamics", models[1])
     with pytest.raises(CheckpointError, match=f"trained on tokens of tokenizer {fingerprint(models[0])}.*{told}") as it:

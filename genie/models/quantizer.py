@@ -21,7 +21,7 @@ class FSQ(nn.Module):
     their product, so no code can die for want of a gradient and there is nothing to learn or lose.
 
     Args:
-        levels: number of values a dimension, each at least 2.
+        levels: number of values a dimension, each at least 3: of two, one would lie where tanh has no slope.
     """
 
     def __init__(self, levels: list[int]):

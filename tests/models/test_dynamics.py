@@ -208,3 +208,17 @@ def test_training_noise_spares_the_targets(build, batch):
     other["tokens_BTN"][:, -1] = 0
     torch.manual_seed(3)
     assert not torch.equal(losses[0], dynamics(other)[0])
+
+
+def test_tokens_that_paint_alike_begin_alike(build):
+    dynamics = build(num_codes=40, width=64)
+    mask_D = dynamics.token_in.weight[40].clone()
+    torch.manual_seed(0)
+    kinds_KP = torch.rand(4, 48).repeat_interleave(10, dim=0)  # four looks, ten codes each
+    dynamics.draw_embeddings(kinds_KP + 0.01 * torch.randn(40, 48))
+    weight_KD = dynamics.token_in.weight[:40].detach()
+    alike_KK = torch.arange(40).unsqueeze(1) // 10 == torch.arange(40) // 10
+    distance_KK = torch.cdist(weight_KD, weight_KD)
+    different_codes = ~torch.eye(40, dtype=torch.bool)
+    assert distance_KK[alike_KK & different_codes].mean() < 0.7 * distance_KK[~alike_KK].mean()
+    assert torch.equal(dynamics.token_in.weight[40], mask_D)

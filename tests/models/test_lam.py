@@ -6,7 +6,7 @@ import torch
 import genie.models.lam
 from genie.models.lam import LamConfig, LatentActionModel
 
-CLIPS, FRAMES, HISTORY, ACTIONS = 3, 6, 2, 4
+CLIPS, FRAMES, HISTORY, ACTIONS = 3, 7, 3, 4
 STEPS = FRAMES - 1
 DRAWN = FRAMES - HISTORY  # transitions with a whole history, those that training draws
 

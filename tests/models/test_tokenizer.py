@@ -49,6 +49,15 @@ def test_a_token_is_drawn_at_its_place(scrambled, tokenizer):
     assert abs(columns.float().mean() - (4 * 9 + 1.5)) < 4
 
 
+def test_a_code_looks_like_what_it_paints_among_its_like(scrambled, tokenizer):
+    scrambled(tokenizer)
+    patches_KP = tokenizer.code_patches()
+    assert patches_KP.shape == (tokenizer.num_codes, 4 * 4 * 3)
+    for code in (0, 37, tokenizer.num_codes - 1):
+        frame_HWC = tokenizer.decode(torch.full((1, 256), code))[0]
+        assert torch.equal(patches_KP[code], frame_HWC[32:36, 32:36].flatten() / 255)
+
+
 def test_what_training_measures_is_what_encoding_and_decoding_give(scrambled, tokenizer, frames_BHWC):
     scrambled(tokenizer)
     _, metrics = tokenizer(frames_BHWC.unsqueeze(1))

@@ -74,7 +74,7 @@ def test_deps_are_the_modules_a_stage_runs(stage):
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "evaluate"}),
+        ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
         ("genie/models/lam.py", {"train_lam", "label_actions", "evaluate"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
