@@ -51,6 +51,9 @@ def make_accelerator(runtime: RuntimeParams) -> Accelerator:
         RuntimeUnavailableError: the device named is not there.
     """
     device = resolve_device(runtime)
+    # Before any thread is made, which takes over the setting: moments of gradients long gone would otherwise decay
+    # into denormal numbers, on which a CPU is many times slower.
+    torch.set_flush_denormal(True)
     torch.set_num_threads(num_threads(runtime))
     precision = resolve_precision(runtime, device)
     return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")

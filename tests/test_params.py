@@ -80,7 +80,7 @@ def test_codes_must_fit_the_cache(tree):
     tree["tokenizer"]["fsq_levels"] = [16, 16, 16, 16]
     parse_params(tree)
     tree["tokenizer"]["fsq_levels"] = [16, 16, 16, 17]
-    with pytest.raises(ParamsError, match="tokenizer: .*fsq_levels make 69632 codes, and tokens hold 65536"):
+    with pytest.raises(ParamsError, match=r"tokenizer: .*fsq_levels make 69632 codes, and tokens hold 65536"):
         parse_params(tree)
 
 

@@ -30,7 +30,9 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
     `(..., H, W, C)` uint8 twice -> `(...)` float64.
     """
     planes = [(x.float() / 255).movedim(-1, -3).flatten(0, -4) for x in (frames, targets)]
-    ssim = structural_similarity_index_measure(*planes, data_range=1.0, reduction="none")
+    # In half precision its variances, small differences of large numbers, would be noise.
+    with torch.autocast(frames.device.type, enabled=False):
+        ssim = structural_similarity_index_measure(*planes, data_range=1.0, reduction="none")
     return ssim.double().cpu().numpy().reshape(frames.shape[:-3])
 
 

@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def activation(x: torch.Tensor) -> torch.Tensor:
+    """Leaky, since without normalisation more than half of plain ReLUs die and take their channels with them."""
+    return F.leaky_relu(x, 0.1)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a skip; the identity when it is born.
 
@@ -29,8 +34,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BDhw: torch.Tensor, condition_BD: torch.Tensor | None = None) -> torch.Tensor:
         """`(B, D, h, w)` to the same shape."""
-        hidden = self.conv_in(F.relu(x_BDhw))
+        hidden = self.conv_in(activation(x_BDhw))
         if self.film:
             scale, shift = self.film(condition_BD)[:, :, None, None].chunk(2, dim=1)
             hidden = hidden * (1 + scale) + shift
-        return x_BDhw + self.conv_out(F.relu(hidden))
+        return x_BDhw + self.conv_out(activation(hidden))

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
-from genie.models.convolution import ResidualBlock
+from genie.models.convolution import ResidualBlock, activation
 from genie.models.quantizer import VectorQuantizer, code_statistics
 from genie.params import LamParams
 
@@ -55,10 +55,10 @@ class LatentActionModel(nn.Module):
         self.encoder = nn.Sequential(
             nn.Conv2d((config.history + 1) * patch_dim, width, 3, padding=1),
             ResidualBlock(width),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             *(ResidualBlock(2 * width) for _ in range(config.num_blocks - 1)),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(2 * width, config.code_dim),
@@ -147,7 +147,7 @@ class LatentActionModel(nn.Module):
         x_MDhw = self.decoder_in(history_MPhw.contiguous(memory_format=torch.channels_last))
         for block in self.decoder:
             x_MDhw = block(x_MDhw, code_MD)
-        return last_MPhw + self.decoder_out(x_MDhw.relu()).float()
+        return last_MPhw + self.decoder_out(activation(x_MDhw)).float()
 
 
 def build_lam(params: LamParams) -> LatentActionModel:

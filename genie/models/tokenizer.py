@@ -63,13 +63,13 @@ class Tokenizer(nn.Module):
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(patch_dim, width, 3, padding=1),
             *(ResidualBlock(width) for _ in range(config.num_blocks)),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(width, self.quantizer.dim, 1),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(self.quantizer.dim, width, 3, padding=1),
             *(ResidualBlock(width) for _ in range(config.num_blocks)),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(width, patch_dim, 3, padding=1),
             nn.PixelShuffle(PATCH),
         )

@@ -40,7 +40,7 @@ def train(
         params: batch size, steps, learning rate and so on.
         accelerator: device, precision, processes.
         tracker: where curves go.
-        resume: where the state is saved, about once a minute.
+        resume: where the state is saved, about once a minute and at the end.
         validate: called now and then with the model in eval mode and the step; returns held-out metrics.
 
     Returns:
@@ -84,14 +84,15 @@ def train(
             speed = {"samples_per_second": params.batch_size * clock.steps_per_second(step)}
             if step % validate_every == 0 or step == params.steps:
                 wrapped.eval()
-                row |= {f"val_{name}": value for name, value in validate(model, step).items()}
+                with accelerator.autocast():
+                    row |= {f"val_{name}": value for name, value in validate(model, step).items()}
                 wrapped.train()
                 clock = _Clock(step)
             curve.append(row)
             tracker.log_metrics(row | speed, step=step)
             steps.set_postfix(loss=f"{row['train_loss']:.4g}")
 
-            if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and step < params.steps:
+            if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES or step == params.steps:
                 _save(resume, parts, tracker, step, curve)
                 last_save = time.monotonic()
     steps.close()

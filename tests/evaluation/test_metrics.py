@@ -72,3 +72,9 @@ def test_mutual_information_knows_a_renaming_from_chance():
     constant = np.zeros_like(labels)
     assert metrics.normalised_mutual_information(labels, constant) == 0
     assert metrics.normalised_mutual_information(constant, constant) == 0
+
+
+def test_half_precision_around_it_does_not_change_ssim(frames):
+    found = metrics.frame_ssim(*frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(metrics.frame_ssim(*frames), found)

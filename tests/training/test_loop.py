@@ -37,7 +37,9 @@ def validate(model, step):
 def run(job, accelerator, tracker=None, inputs=None):
     name, params, build, dataset = job
     model, resume = build(), ResumeStore(name, params, accelerator, inputs or {})
-    return model, train(model, dataset, params, accelerator, tracker or Recorder(), resume, validate)
+    curve = train(model, dataset, params, accelerator, tracker or Recorder(), resume, validate)
+    resume.clear()  # as the stages do when they have written their outs
+    return model, curve
 
 
 def assert_same_weights(model, other):
@@ -66,6 +68,18 @@ def test_a_resumed_run_is_an_uninterrupted_one(job, accelerator, monkeypatch):
     assert later.resumed == ["first"]
     assert resumed_curve == curve
     assert_same_weights(model, resumed)
+
+
+@pytest.mark.parametrize("job", ["tokenizer"], indirect=True)
+def test_a_finished_training_is_found_until_its_out_is_written(job, accelerator):
+    """A stage that fails after its training, at the gate or on a full disk, does not train again."""
+    name, params, build, dataset = job
+    resume, later = ResumeStore(name, params, accelerator, {}), Recorder()
+    model, again = build(), build()
+    curve = train(model, dataset, params, accelerator, Recorder(), resume, validate)
+    assert train(again, dataset, params, accelerator, later, resume, validate) == curve
+    assert later.rows == {}
+    assert_same_weights(model, again)
 
 
 @pytest.mark.parametrize("job", ["tokenizer"], indirect=True)

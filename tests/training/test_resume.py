@@ -35,7 +35,8 @@ def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelera
     assert open_store(inputs={"frames": "b"}).load() is None
     for name, value in tiny_params.lam.model_dump().items():
         changed = tiny_params.lam.model_copy(update={name: value + 1})
-        assert open_store(params=changed).load() is None, name
+        found = open_store(params=changed).load()
+        assert (found is None) != name.startswith("gate_"), name
     accelerator.state._mixed_precision = "bf16"
     assert open_store().load() is None
 
