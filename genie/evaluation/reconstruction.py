@@ -15,7 +15,7 @@ from genie.training.tracking import Tracker
 NUM_VALIDATION_FRAMES, NUM_SHOWN = 256, 10
 
 
-def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 256) -> dict[str, float]:
+def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 64) -> dict[str, float]:
     """Encodes and decodes every frame of a split.
 
     Returns:

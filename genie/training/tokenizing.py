@@ -9,7 +9,7 @@ from genie.data.episodes import EpisodeStore
 from genie.models.tokenizer import Tokenizer
 from genie.progress import progress
 
-FRAMES_AT_ONCE = 512
+FRAMES_AT_ONCE = 64  # few, so that they stay in the cache of a CPU
 
 
 def tokens_of(tokenizer: Tokenizer, store: EpisodeStore, name: str) -> Iterator[np.ndarray]:
