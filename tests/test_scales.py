@@ -51,7 +51,7 @@ def build(model, params):
         return build_lam(params.lam)
     with torch.device("meta"):
         num_codes = build_tokenizer(params.tokenizer).num_codes
-    return build_dynamics(params.dynamics, num_codes, GRID, params.lam.num_actions)
+    return build_dynamics(params.dynamics, num_codes=num_codes, grid=GRID, num_actions=params.lam.num_actions)
 
 
 def one_sample(model, params):
@@ -61,7 +61,7 @@ def one_sample(model, params):
             "tokens_BTN": torch.randint(1000, (1, SHORT_WINDOW, math.prod(GRID))),
             "actions_BS": torch.randint(params.lam.num_actions, (1, SHORT_WINDOW - 1)),
         }
-    length = SHORT_WINDOW if model == "lam" else 1
+    length = params.lam.history + 2 if model == "lam" else 1  # two transitions: batch norm wants more than one
     return torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
 
 
