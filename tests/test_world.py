@@ -36,9 +36,7 @@ class Uncached:
         tokens_BTN = torch.cat([past_BSN, tokens_BN.unsqueeze(1)], dim=1)
         actions_BS = torch.cat([led_to_BS[:, 1:], action_B.unsqueeze(1)], dim=1)
         mask_BSN = tokens_BTN[:, 1:] == self.mask_token
-        logits_BNK = torch.zeros(*tokens_BN.shape, self.config.num_codes)
-        logits_BNK[mask_BSN[:, -1]] = self.dynamics._logits_at(mask_BSN, tokens_BTN, actions_BS)
-        return logits_BNK
+        return self.dynamics._logits(mask_BSN, tokens_BTN, actions_BS)[:, -1]
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from genie.models.config import config_from
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.params import DynamicsParams
 
+UNMASKED = -100  # a target that is not asked for
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -103,12 +105,14 @@ class Dynamics(nn.Module):
         """
         tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
-        targets_M = tokens_BTN[:, 1:][mask_BSN]
-        logits_MK = self._logits_at(mask_BSN, tokens_BTN, actions_BS).float()
-        loss = F.cross_entropy(logits_MK, targets_M)
+        # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
+        # step would have each matrix product prepared anew, which costs more time, and memory without end.
+        logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS).float()
+        targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
+        loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
         metrics = {"cross_entropy": loss.detach()}
         if not self.training:
-            metrics["token_accuracy"] = (logits_MK.argmax(-1) == targets_M).float().mean()
+            metrics["token_accuracy"] = (logits_BSNK.argmax(-1) == targets_BSN)[mask_BSN].float().mean()
         return loss, metrics
 
     @torch.no_grad()
@@ -174,8 +178,8 @@ class Dynamics(nn.Module):
         )
         return self._token_logits(x_BTND[:, 0]).float()
 
-    def _logits_at(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
-        """Logits `(M, K)` at the masked places of frames 1 to S, clean and masked frames having gone side by side."""
+    def _logits(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
+        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones."""
         num_steps = actions_BS.shape[1]
         clean_BSN = self._add_noise(tokens_BTN[:, :-1])
         masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
@@ -191,7 +195,7 @@ class Dynamics(nn.Module):
             side_by_side_mask(num_steps, self.config.context_frames).to(actions_BS.device),
             None,
         )
-        return self._token_logits(x_BTND[:, num_steps:][mask_BSN])
+        return self._token_logits(x_BTND[:, num_steps:])
 
     def _token_logits(self, x: torch.Tensor) -> torch.Tensor:
         # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.

@@ -43,9 +43,7 @@ def led_to(dynamics, actions_BS):
 
 def logits_BSNK(dynamics, tokens_BTN, actions_BS, mask_BSN):
     """Logits of the parallel pass at masked places, 0 elsewhere."""
-    logits = torch.zeros(*mask_BSN.shape, CODES)
-    logits[mask_BSN] = dynamics._logits_at(mask_BSN, tokens_BTN, actions_BS)
-    return logits
+    return dynamics._logits(mask_BSN, tokens_BTN, actions_BS) * mask_BSN.unsqueeze(-1)
 
 
 def changed_steps(before_BSNK, after_BSNK):
