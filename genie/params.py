@@ -115,6 +115,7 @@ class LamParams(TrainingParams):
 class DynamicsParams(TrainingParams):
     """The block-causal MaskGIT."""
 
+    actions: Literal["latent", "true"]
     context_frames: Annotated[int, Field(ge=1, le=255)]
     window: Annotated[int, Field(ge=2, le=256)]
     action_injection: Literal["prepend", "adaln", "add"]
@@ -146,6 +147,7 @@ class EvaluateParams(Strict):
     num_clips: Count
     horizon: Annotated[int, Field(ge=4, le=1000)]
     num_gifs: Annotated[int, Field(gt=0, le=64)]
+    num_states: Count
     seed: Seed
 
 

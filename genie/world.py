@@ -3,11 +3,12 @@
 Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` tokens a frame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from genie.data.buttons import Button, read_buttons
 from genie.models.dynamics import Dynamics
 from genie.models.maskgit import sample_frame
 from genie.models.tokenizer import Tokenizer
@@ -22,12 +23,14 @@ class WorldModel:
         tokenizer: in eval mode.
         dynamics: in eval mode, trained on that tokenizer's tokens.
         sampling: MaskGIT steps and temperature.
+        buttons: what each of its latent actions is called.
     """
 
-    def __init__(self, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams):
+    def __init__(self, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams, buttons: Sequence[Button]):
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         self.sampling = sampling
+        self.buttons = buttons
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
         self.device = next(dynamics.parameters()).device
@@ -38,6 +41,7 @@ class WorldModel:
 
         Raises:
             CheckpointError: one is missing or damaged, or the dynamics was trained on another tokenizer's tokens.
+            ButtonsError: the dynamics lacks the names of its actions.
         """
         tokenizer = load_model(Path(models) / "tokenizer", Tokenizer, device)
         dynamics = load_model(Path(models) / "dynamics", Dynamics, device)
@@ -47,7 +51,7 @@ class WorldModel:
                 f"{models}: the dynamics was trained on tokens of tokenizer {trained_on}, "
                 f"and this is tokenizer {found}; rebuild both with: dvc repro"
             )
-        return cls(tokenizer, dynamics, sampling)
+        return cls(tokenizer, dynamics, sampling, read_buttons(Path(models) / "dynamics"))
 
     def rollout(
         self,

@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from genie.data.branches import play_branches
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import read_latent_actions, read_tokens
+from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, read_tokens
 from genie.evaluation.controllability import action_nmi
-from genie.evaluation.report import write_report
+from genie.evaluation.counterfactual import branch_nmi, counterfactual_metrics, imagine_branches, infer_actions
+from genie.evaluation.report import write_counterfactuals, write_report
 from genie.evaluation.rollouts import measure_rollouts, rollout_metrics
+from genie.models.lam import LatentActionModel
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_metrics
+from genie.training.checkpoint import load_model
 from genie.training.tracking import Tracker
 from genie.world import WorldModel
 
@@ -20,23 +24,30 @@ REPORT = Path("data/report")
 
 
 def main(params: Params, tracker: Tracker) -> None:
-    accelerator = make_accelerator(params.runtime)
+    accelerator, settings = make_accelerator(params.runtime), params.evaluate
     store = EpisodeStore("data/frames/test.h5")
     world = WorldModel.load("data/models", params.sampling, accelerator.device)
     learnt_from = world.dynamics.config
     tokens = read_tokens("data/tokens/test.h5", learnt_from.tokenizer_fingerprint)
     latent_actions = read_latent_actions("data/actions/test.h5", learnt_from.lam_fingerprint)
+    lam = load_model("data/models/lam", LatentActionModel, accelerator.device)
+    branches = play_branches(params.collect, "test", settings.num_states, world.context_frames + lam.config.history - 1)
 
     with accelerator.autocast():
         rollouts = measure_rollouts(
             world,
             store,
             latent_actions,
-            horizon=params.evaluate.horizon,
-            num_clips=params.evaluate.num_clips,
-            seed=params.evaluate.seed,
+            horizon=settings.horizon,
+            num_clips=settings.num_clips,
+            seed=settings.seed,
         )
-        metrics = rollout_metrics(rollouts) | {"action_nmi": action_nmi(latent_actions, store.actions())}
+        is_told = learnt_from.lam_fingerprint == TRUE_ACTIONS
+        past_actions = branches.taken_MS if is_told else infer_actions(lam, branches.past_MTHWC)
+        found = imagine_branches(world, branches, past_actions, settings.seed)
+        metrics = rollout_metrics(rollouts) | counterfactual_metrics(found, world.buttons)
+        metrics |= {"action_nmi": action_nmi(latent_actions, store.actions())}
+        metrics |= {f"action_nmi_{part}": nmi for part, nmi in branch_nmi(lam, branches).items()}
         write_report(
             REPORT,
             world,
@@ -44,9 +55,10 @@ def main(params: Params, tracker: Tracker) -> None:
             tokens,
             latent_actions,
             rollouts,
-            num_gifs=params.evaluate.num_gifs,
-            seed=params.evaluate.seed,
+            num_gifs=settings.num_gifs,
+            seed=settings.seed,
         )
+    write_counterfactuals(REPORT, branches, found, world.buttons)
     write_metrics("evaluate", metrics)
 
     tracker.log_final(metrics)

@@ -120,13 +120,18 @@ def _check(params: CollectParams) -> None:
         raise CollectError(f"collect.levels: {num_levels} in all, but the simulator knows {2**31 - 1}; ask for fewer")
 
 
-def _collect_split(params: CollectParams, split: str, path: Path, num_threads: int) -> None:
+def _levels_and_seeds(params: CollectParams, split: str) -> dict[str, int]:
     index = SPLITS.index(split)
-    played = {
+    return {
         "start_level": sum(getattr(params.levels, earlier) for earlier in SPLITS[:index]),
         "num_levels": getattr(params.levels, split),
         **_draw_seeds(params.seed, index),
     }
+
+
+def simulator_of(params: CollectParams, split: str, num_threads: int = 0) -> tuple[Simulator, Policy]:
+    """The simulator and the policy whose play makes a split: stepped together, they play it again."""
+    played = _levels_and_seeds(params, split)
     simulator = Simulator(
         env_name=params.env_name,
         distribution_mode=params.distribution_mode,
@@ -138,9 +143,13 @@ def _collect_split(params: CollectParams, split: str, path: Path, num_threads: i
         seed=played["simulator_seed"],
         num_threads=num_threads,
     )
-    policy = Policy(params, played["policy_seed"])
+    return simulator, Policy(params, played["policy_seed"])
+
+
+def _collect_split(params: CollectParams, split: str, path: Path, num_threads: int) -> None:
+    simulator, policy = simulator_of(params, split, num_threads)
     num_frames = getattr(params.frames, split)
-    attributes = {"split": split, **played, **_flat(params), **distribution()}
+    attributes = {"split": split, **_levels_and_seeds(params, split), **_flat(params), **distribution()}
     with (
         closing(simulator),
         writing_hdf5(path) as file,

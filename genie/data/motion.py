@@ -3,17 +3,24 @@
 import numpy as np
 
 PIXEL_CHANGE = 8  # of 255, in any channel
-MOVING_SHARE = 0.1  # CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls)
+MOVING_SHARE = (
+    0.1  # of the pixels; CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls)
+)
+
+
+def changed_share(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The share, in [0, 1], of the pixels that changed by more than `PIXEL_CHANGE` in any channel.
+
+    Args:
+        before, after: frames `(..., H, W, C)` uint8; their leading axes are broadcast.
+
+    Returns:
+        float64 `(...)`.
+    """
+    larger, smaller = np.maximum(before, after), np.minimum(before, after)
+    return ((larger - smaller) > PIXEL_CHANGE).any(-1).mean((-2, -1))
 
 
 def is_moving(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Whether more than `MOVING_SHARE` of the pixels changed by more than `PIXEL_CHANGE` in any channel.
-
-    Args:
-        before, after: frames `(..., H, W, C)` uint8.
-
-    Returns:
-        bool `(...)`.
-    """
-    larger, smaller = np.maximum(before, after), np.minimum(before, after)
-    return ((larger - smaller) > PIXEL_CHANGE).any(-1).mean((-2, -1)) > MOVING_SHARE
+    """Whether more than `MOVING_SHARE` of the pixels changed visibly: bool `(...)`, of frames `(..., H, W, C)`."""
+    return changed_share(before, after) > MOVING_SHARE

@@ -95,5 +95,13 @@ class Simulator:
         """The level each environment plays, `(num_envs,)` int64; to be asked between `observe` and `act`."""
         return np.array([info["level_seed"] for info in self._env.get_info()], np.int64)
 
+    def save(self) -> list[bytes]:
+        """The state of every environment; to be asked between `observe` and `act`."""
+        return self._env.callmethod("get_state")
+
+    def restore(self, states: list[bytes]) -> None:
+        """Goes back to what `save` gave: the same actions then lead to the same frames, whatever was played since."""
+        self._env.callmethod("set_state", states)
+
     def close(self) -> None:
         self._env.close()

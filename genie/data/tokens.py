@@ -14,6 +14,8 @@ import numpy as np
 
 from genie.data.files import writing_hdf5
 
+TRUE_ACTIONS = "true actions"  # in place of a LAM's fingerprint: these are the simulator's own
+
 
 class CacheFileError(ValueError):
     """A file is not a whole cache of the kind wanted; the message names it and the fix."""

@@ -50,24 +50,24 @@ def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> n
     return contact_sheet(np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]])
 
 
-def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt's last frame, then the worlds in which each latent action is held."""
+def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """The pictures of a GIF: the prompt's last frame, then the worlds in which each latent action, which has a name,
+    is held."""
     num_actions = len(dreams_ASHW3)
     columns = min(4, num_actions)
     rows = -(-num_actions // columns)
     steps = np.concatenate([np.broadcast_to(prompt_HW3, dreams_ASHW3[:, :1].shape), dreams_ASHW3], axis=1)
     empty = np.full((rows * columns - num_actions, *steps.shape[1:]), BACKGROUND, np.uint8)
     panels = np.concatenate([steps, empty]).reshape(rows, columns, *steps.shape[1:])
-    names = [f"action {a}" for a in range(num_actions)] + [""] * len(empty)
+    names = [*names, *[""] * len(empty)]
     captions = [names[row * columns : (row + 1) * columns] for row in range(rows)]
     return [contact_sheet(panels[:, :, step], captions) for step in range(panels.shape[2])]
 
 
-def action_strip(dreams_ASHW3: np.ndarray, num_columns: int = 6) -> np.ndarray:
+def action_strip(dreams_ASHW3: np.ndarray, names: Sequence[str], num_columns: int = 6) -> np.ndarray:
     """One row a latent action, held for as many frames as its columns say (at most `num_columns` of them)."""
-    num_actions, horizon = dreams_ASHW3.shape[:2]
-    steps = np.unique(np.linspace(0, horizon - 1, num_columns).round().astype(int))
-    captions = [[f"action {a}, frame {step + 1}" for step in steps] for a in range(num_actions)]
+    steps = np.unique(np.linspace(0, dreams_ASHW3.shape[1] - 1, num_columns).round().astype(int))
+    captions = [[f"{name}, frame {step + 1}" for step in steps] for name in names]
     return contact_sheet(dreams_ASHW3[:, steps], captions)
 
 
@@ -79,3 +79,22 @@ def dream_sheets(context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: n
         for t, (true, dreamed) in enumerate(zip(truth_SHW3, dream_SHW3, strict=True), start=1)
     ]
     return [contact_sheet(np.stack([left, right])[None], [captions]) for left, right, *captions in pairs]
+
+
+def branch_sheet(
+    now_MHW3: np.ndarray,
+    next_MEHW3: np.ndarray,
+    imagined_MAHW3: np.ndarray,
+    actions: Sequence[str],
+    names: Sequence[str],
+) -> np.ndarray:
+    """For each state a row of real branches, the state itself before them, and below it a row of imagined ones."""
+    columns = 1 + max(len(actions), len(names))
+    blank = np.full_like(now_MHW3[0], BACKGROUND)
+    panels, captions = [], []
+    for now, real, imagined in zip(now_MHW3, next_MEHW3, imagined_MAHW3, strict=True):
+        for first, frames, labels in ((now, real, ["now", *actions]), (blank, imagined, ["imagined:", *names])):
+            row = [first, *frames]
+            panels.append(row + [blank] * (columns - len(row)))
+            captions.append(labels + [""] * (columns - len(labels)))
+    return contact_sheet(np.array(panels), captions)

@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from genie.data.branches import Branches
+from genie.data.buttons import Button
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import action_table
+from genie.evaluation.counterfactual import Counterfactuals, confusion
 from genie.evaluation.metrics import count_codes
 from genie.evaluation.pictures import (
     action_sheets,
     action_strip,
+    branch_sheet,
     dream_sheets,
     reconstruction_sheet,
     save_gif,
@@ -29,6 +33,7 @@ from genie.evaluation.rollouts import Rollouts, dream, dream_held, horizon_table
 from genie.world import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
+NUM_BRANCHED = 12  # states whose branches are shown
 SERIES_STYLE = {
     "tokenizer": {"color": "0.6", "linestyle": "--"},
     "imagined": {"color": "tab:blue", "marker": "o"},
@@ -68,6 +73,7 @@ def write_report(
     decoded_BHWC = world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
     save_png(folder / "reconstructions.png", reconstruction_sheet(_pixels(frames_BHWC), _pixels(decoded_BHWC)))
 
+    names = [button.caption(latent) for latent, button in enumerate(world.buttons)]
     context, horizon = world.context_frames, rollouts.moving_MS.shape[1]
     clips = read_clips(store, latent_actions, liveliest(rollouts, num_gifs), context + horizon)
     for index, (frames_THWC, actions) in enumerate(zip(*(part.to(world.device) for part in clips), strict=True)):
@@ -75,8 +81,42 @@ def write_report(
         held_ASHWC = _pixels(dream_held(world, frames_THWC, actions, seed))
         context_SHWC, true_SHWC = np.split(_pixels(frames_THWC), [context])
         save_gif(folder / f"dream_{index}.gif", dream_sheets(context_SHWC, true_SHWC, dreamed_SHWC))
-        save_gif(folder / f"actions_{index}.gif", action_sheets(context_SHWC[-1], held_ASHWC))
-        save_png(folder / f"actions_{index}.png", action_strip(held_ASHWC))
+        save_gif(folder / f"actions_{index}.gif", action_sheets(context_SHWC[-1], held_ASHWC, names))
+        save_png(folder / f"actions_{index}.png", action_strip(held_ASHWC, names))
+
+
+def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactuals, buttons: Sequence[Button]) -> None:
+    """`counterfactual_confusion.{csv,png}`, and `branches.png`: real branches above, imagined ones below."""
+    counts_EE = confusion(found, buttons)
+    shares_EE = counts_EE / np.maximum(counts_EE.sum(axis=1, keepdims=True), 1)
+    names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    _write_csv(
+        folder / "counterfactual_confusion.csv",
+        [
+            {"asked": EFFECTIVE_ACTIONS[asked], "came": EFFECTIVE_ACTIONS[came], "share": f"{share:.4f}"}
+            for (asked, came), share in np.ndenumerate(shares_EE)
+        ],
+    )
+    figure, axes = _figure(5.5, 3.6)
+    _draw_shares(axes, shares_EE)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set(xlabel="closest real branch", ylabel="what the button stands for", title="counterfactual test")
+    _save(figure, folder / "counterfactual_confusion.png")
+
+    shown = spread_starts(np.flatnonzero(found.counts_M), NUM_BRANCHED)
+    captions = [button.caption(latent) for latent, button in enumerate(buttons)]
+    sheet = branch_sheet(
+        branches.past_MTHWC[shown, -1], branches.next_MEHWC[shown], found.imagined_MAHWC[shown], names, captions
+    )
+    save_png(folder / "branches.png", sheet)
+
+
+def _draw_shares(axes, shares: np.ndarray) -> None:
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=color)
 
 
 def write_codebook(folder: Path, counts: np.ndarray) -> None:
@@ -109,10 +149,7 @@ def write_action_table(folder: Path, counts: np.ndarray) -> None:
         ],
     )
     figure, axes = _figure(5.5, 1.2 + 0.35 * len(counts))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (latent, index), share in np.ndenumerate(shares):
-        color = "white" if share > 0.5 else "black"
-        axes.text(index, latent, f"{share:.0%}", ha="center", va="center", fontsize=8, color=color)
+    _draw_shares(axes, shares)
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
     axes.set_xticks(range(len(names)), names, fontsize=8)
     rows = zip(counts.sum(axis=1) / counts.sum(), range(len(counts)), strict=True)

@@ -1,0 +1,80 @@
+"""What every action would have done: the real game, branched at many states.
+
+Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `H W C` pixels (uint8).
+"""
+
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from genie.data.collect import simulator_of
+from genie.data.episodes import FRAME_SHAPE
+from genie.data.simulator import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, Simulator, effective_action
+from genie.params import CollectParams
+
+FRAMES_BETWEEN = 4  # states of one life share no more of their past than this leaves
+
+
+@dataclass(frozen=True)
+class Branches:
+    """M states with their past and all their futures, a model step long.
+
+    Attributes:
+        past_MTHWC: the frames that led to each state, its own the last.
+        taken_MS: the effective actions between them.
+        next_MEHWC: the frame that follows under each effective action.
+    """
+
+    past_MTHWC: np.ndarray
+    taken_MS: np.ndarray
+    next_MEHWC: np.ndarray
+
+
+def play_branches(params: CollectParams, split: str, num_states: int, past_frames: int) -> Branches:
+    """Plays a split anew, as `collect` did, and branches it now and then.
+
+    States with less than `past_frames` behind them in this life are left out, and so are those from which some
+    action ends the life: its next frame would be of another level.
+
+    Args:
+        num_states: M.
+        past_frames: T, at least 1.
+    """
+    simulator, policy = simulator_of(params, split)
+    with closing(simulator):
+        past, taken = deque(maxlen=past_frames), deque(maxlen=past_frames - 1)
+        age = np.zeros(params.num_envs, int)
+        found = []
+        num_found = num_played = 0
+        while num_found < num_states:
+            frames_BHWC, is_new = simulator.observe()
+            age = np.where(is_new, 1, age + 1)
+            past.append(frames_BHWC.copy())
+            num_played += 1
+            if num_played % (past_frames + FRAMES_BETWEEN) == 0:
+                next_BEHWC, lives_on = _branch(simulator)
+                chosen = np.flatnonzero(lives_on & (age >= past_frames))
+                past_BTHWC = np.stack(past, axis=1)
+                taken_BS = np.stack(taken, axis=1) if taken else np.empty((params.num_envs, 0), int)
+                found.append((past_BTHWC[chosen], taken_BS[chosen], next_BEHWC[chosen]))
+                num_found += len(chosen)
+            actions = policy()
+            taken.append(effective_action(actions))
+            simulator.act(actions)
+    return Branches(*(np.concatenate(parts)[:num_states] for parts in zip(*found, strict=True)))
+
+
+def _branch(simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """The next frames `(num_envs, E, H, W, C)` under each action, and whether a life goes on under all of them; the
+    simulator ends where it was."""
+    state = simulator.save()
+    next_BEHWC = np.empty((simulator.num_envs, len(EFFECTIVE_ACTIONS), *FRAME_SHAPE), np.uint8)
+    lives_on = np.ones(simulator.num_envs, bool)
+    for index, action in enumerate(EFFECTIVE_ACTIONS):
+        simulator.act(np.full(simulator.num_envs, ACTION_OF_EFFECT[action]))
+        next_BEHWC[:, index], is_new = simulator.observe()
+        lives_on &= ~is_new
+        simulator.restore(state)
+    return next_BEHWC, lives_on

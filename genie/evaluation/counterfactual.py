@@ -1,0 +1,184 @@
+"""The direct test of control: from one state, does each button do what the real game's action does?
+
+The real game is branched over its six effective actions, the model imagines one frame a latent action from the same
+past, and each imagined frame is held against the real branches. No frame is compared across states, so a model that
+only draws well, or only knows where the camera goes anyway, gains nothing.
+
+Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `A` latent actions,
+`B` states of a batch, `H W C` pixels (uint8).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from genie.data.branches import Branches
+from genie.data.buttons import Button
+from genie.data.motion import changed_share
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.evaluation.metrics import frame_mse, normalised_mutual_information
+from genie.evaluation.rollouts import dream
+from genie.models.lam import LatentActionModel
+from genie.models.lam import LatentActionModel as ActionProbe
+from genie.progress import progress
+from genie.world import WorldModel
+
+# Branches that differ in fewer pixels do not really: an agent at a wall that only turns round is some 25 of 4096.
+DIFFERING_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """What was imagined, and which real branch it was closest to.
+
+    Attributes:
+        imagined_MAHWC: one frame for each latent action.
+        closest_MA: the effective action whose real frame is closest, by squared error.
+        differs_MEE: whether two real branches really differ.
+    """
+
+    imagined_MAHWC: np.ndarray
+    closest_MA: np.ndarray
+    differs_MEE: np.ndarray
+
+    @property
+    def counts_M(self) -> np.ndarray:
+        """Whether a state counts: some of its branches differ."""
+        return self.differs_MEE.any((1, 2))
+
+
+def imagine_branches(
+    world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int = 16
+) -> Counterfactuals:
+    """Imagines the frame after each state under every latent action, and holds it against the real ones.
+
+    Args:
+        past_actions_MS: the actions between the past's frames, in the model's own terms.
+        seed: of sampling; the same noise for all states and actions.
+    """
+    imagined, closest = [], []
+    num_actions, context = world.num_actions, world.context_frames
+    for first in progress(range(0, len(branches.past_MTHWC), batch_size), name="branch", unit="batch"):
+        rows = slice(first, first + batch_size)
+        past_BTHWC = torch.from_numpy(branches.past_MTHWC[rows]).to(world.device)
+        known_BS = torch.from_numpy(past_actions_MS[rows].astype(np.int64)).to(world.device)
+        pressed = torch.arange(num_actions, device=world.device).repeat(len(past_BTHWC))
+        actions = torch.cat([known_BS.repeat_interleave(num_actions, 0), pressed[:, None]], dim=1)
+        past_frames = past_BTHWC[:, -context:].repeat_interleave(num_actions, 0)
+        frames = dream(world, past_frames, actions[:, -context:], seed)
+        imagined_BAHWC = frames[:, 0].unflatten(0, (-1, num_actions))
+        next_BEHWC = torch.from_numpy(branches.next_MEHWC[rows]).to(world.device)
+        closest.append(closest_branches(imagined_BAHWC, next_BEHWC))
+        imagined.append(imagined_BAHWC.cpu().numpy())
+    return Counterfactuals(np.concatenate(imagined), np.concatenate(closest), differing(branches.next_MEHWC))
+
+
+def closest_branches(imagined_BAHWC: torch.Tensor, next_BEHWC: torch.Tensor) -> np.ndarray:
+    """For each imagined frame the index of the real branch with the least squared error: `(B, A)` int64."""
+    error_BAE = np.stack(
+        [frame_mse(imagined_BAHWC, branch[:, None].expand_as(imagined_BAHWC)) for branch in next_BEHWC.unbind(1)],
+        axis=-1,
+    )
+    return error_BAE.argmin(-1)
+
+
+def differing(next_MEHWC: np.ndarray) -> np.ndarray:
+    """Whether two real branches of a state show different worlds: `(M, E, E)` bool."""
+    return np.stack(
+        [changed_share(frames_EHWC[:, None], frames_EHWC[None]) > DIFFERING_SHARE for frames_EHWC in next_MEHWC]
+    )
+
+
+def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
+    """Whether a jump tells from standing still, which is where the agent has something to jump off: `(M,)` bool."""
+    return differs_MEE[:, EFFECTIVE_ACTIONS.index("stay"), EFFECTIVE_ACTIONS.index("jump")]
+
+
+@torch.no_grad()
+def infer_actions(model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """A model's labels `(M, T - 1)` of the transitions between frames."""
+    device = next(model.parameters()).device
+    batches = torch.from_numpy(frames_MTHWC).split(batch_size)
+    return np.concatenate([model.infer_actions(frames_BTHWC.to(device)).cpu().numpy() for frames_BTHWC in batches])
+
+
+def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches) -> dict[str, float]:
+    """What a model's labels of the real branches tell of the actions that led there, each equally often.
+
+    Returns:
+        `ground`, of the six actions, and `air`, where a jump does nothing, of the three that are left; each only if
+        there are such states.
+    """
+    led_ME = np.stack(
+        [
+            infer_actions(model, np.concatenate([branches.past_MTHWC, next_M1HWC], axis=1))[:, -1]
+            for next_M1HWC in np.split(branches.next_MEHWC, len(EFFECTIVE_ACTIONS), axis=1)
+        ],
+        axis=1,
+    )
+    effect_ME = np.broadcast_to(np.arange(len(EFFECTIVE_ACTIONS)), led_ME.shape)
+    differs_MEE = differing(branches.next_MEHWC)
+    ground_M = on_ground(differs_MEE)
+    parts = {
+        "ground": (ground_M, effect_ME),
+        "air": (differs_MEE.any((1, 2)) & ~ground_M, effect_ME % 3),  # stay, left or right, with a jump or without
+    }
+    return {
+        name: normalised_mutual_information(led_ME[chosen_M].ravel(), label_ME[chosen_M].ravel())
+        for name, (chosen_M, label_ME) in parts.items()
+        if chosen_M.any()
+    }
+
+
+def counterfactual_metrics(found: Counterfactuals, buttons: Sequence[Button]) -> dict[str, float]:
+    """How often a button does what its name says.
+
+    A latent action scores where its imagined frame is closest to the real frame of the action it stands for, or of
+    one that does not really differ from that here. Only states with branches that differ count, each button alike.
+
+    Returns:
+        `counterfactual_accuracy`; `counterfactual_chance`, what the same frames score if it is drawn by lot which
+        button led to which; both also `..._ground`, of states in which a jump tells from standing still, and
+        `..._air`; `counterfactual_states`, those that count, and `counterfactual_same_share`, the share left out.
+
+    Raises:
+        ValueError: no state has branches that differ.
+    """
+    counts_M = found.counts_M
+    if not counts_M.any():
+        raise ValueError("no state has branches that differ: raise evaluate.num_states or collect.action_repeat")
+    ground_M = on_ground(found.differs_MEE)
+    hit_MA, lot_MA = _score(found, buttons)
+    metrics = {
+        "counterfactual_states": int(counts_M.sum()),
+        "counterfactual_same_share": float(1 - counts_M.mean()),
+    }
+    for suffix, chosen_M in {"": counts_M, "_ground": counts_M & ground_M, "_air": counts_M & ~ground_M}.items():
+        if chosen_M.any():
+            metrics[f"counterfactual_accuracy{suffix}"] = float(hit_MA[chosen_M].mean())
+            metrics[f"counterfactual_chance{suffix}"] = float(lot_MA[chosen_M].mean())
+    return metrics
+
+
+def confusion(found: Counterfactuals, buttons: Sequence[Button]) -> np.ndarray:
+    """What was asked for (rows) and what came (columns), `(E, E)` float64, of states whose branches differ.
+
+    A frame that scores counts as what was asked for. Each button weighs alike.
+    """
+    counts_EE = np.zeros((len(EFFECTIVE_ACTIONS),) * 2)
+    hit_MA, _ = _score(found, buttons)
+    for latent, button in enumerate(buttons):
+        came_M = np.where(hit_MA[:, latent], button.effect, found.closest_MA[:, latent])[found.counts_M]
+        np.add.at(counts_EE[button.effect], came_M, 1)
+    return counts_EE
+
+
+def _score(found: Counterfactuals, buttons: Sequence[Button]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each button scores, `(M, A)` bool, and how probably it would with another's frame, `(M, A)`."""
+    asked_A = np.array([button.effect for button in buttons])
+    states = np.arange(len(found.closest_MA))[:, None, None]
+    # [m, a, b]: does the frame of button b pass for what button a asks for?
+    passes_MAA = ~found.differs_MEE[states, asked_A[:, None], found.closest_MA[:, None, :]]
+    return np.diagonal(passes_MAA, axis1=1, axis2=2), passes_MAA.mean(-1)

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from genie.data.branches import Branches, play_branches
+from genie.data.buttons import TRUE_BUTTONS, Button
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.evaluation.counterfactual import (
+    branch_nmi,
+    confusion,
+    counterfactual_metrics,
+    differing,
+    imagine_branches,
+    on_ground,
+)
+
+CONTEXT = 2
+
+
+class BranchingWorld:
+    """The simulator itself behind the model's interface: looks up which state it is in, and `choose`s the branch."""
+
+    context_frames, device = CONTEXT, torch.device("cpu")
+
+    def __init__(self, branches: Branches, choose=lambda action: action, num_actions: int = 6):
+        self.num_actions = num_actions
+        self._branches, self._choose = branches, choose
+
+    def rollout(self, frames_BTHWC, actions_BS, generator=None, prompt_actions_BS=None):
+        assert frames_BTHWC.shape[1] == CONTEXT
+        assert prompt_actions_BS.shape[1] == CONTEXT - 1
+        shown = []
+        for past_THWC, action in zip(frames_BTHWC.numpy(), actions_BS[:, 0].tolist(), strict=True):
+            alike = (self._branches.past_MTHWC[:, -CONTEXT:] == past_THWC).all((1, 2, 3, 4))
+            shown.append(self._branches.next_MEHWC[alike.argmax(), self._choose(action)])
+        return torch.from_numpy(np.stack(shown))[:, None]
+
+
+@pytest.fixture(scope="module")
+def branches(tiny_params):
+    return play_branches(tiny_params.collect, "test", num_states=60, past_frames=CONTEXT)
+
+
+def found_by(branches, world):
+    return imagine_branches(world, branches, branches.taken_MS, seed=0)
+
+
+def test_the_simulator_itself_scores_one(branches):
+    found = found_by(branches, BranchingWorld(branches))
+    metrics = counterfactual_metrics(found, TRUE_BUTTONS)
+    assert metrics["counterfactual_accuracy"] == 1
+    assert metrics["counterfactual_accuracy_ground"] == metrics["counterfactual_accuracy_air"] == 1
+    assert 1 / 6 < metrics["counterfactual_chance"] < 0.6
+    counts = confusion(found, TRUE_BUTTONS)
+    assert counts.sum() == np.trace(counts) == 6 * metrics["counterfactual_states"]
+
+
+def test_latent_actions_in_any_order_score_one_under_their_names(branches):
+    order = [5, 5, 0, 1, 3, 2, 4, 1]
+    buttons = [Button(EFFECTIVE_ACTIONS[effect], 1.0) for effect in order]
+    world = BranchingWorld(branches, choose=lambda action: order[action], num_actions=8)
+    found = found_by(branches, world)
+    assert counterfactual_metrics(found, buttons)["counterfactual_accuracy"] == 1
+    misnamed = [buttons[-1], *buttons[:-1]]
+    assert counterfactual_metrics(found, misnamed)["counterfactual_accuracy"] < 0.7
+
+
+@pytest.mark.parametrize("effect", range(6))
+def test_a_world_that_does_not_listen_scores_exactly_at_chance(effect, branches):
+    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: effect)), TRUE_BUTTONS)
+    assert metrics["counterfactual_accuracy"] == pytest.approx(metrics["counterfactual_chance"])
+
+
+def test_a_random_dynamics_scores_at_chance(branches):
+    rng = np.random.default_rng(0)
+    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: rng.integers(6))), TRUE_BUTTONS)
+    standard_error = 0.5 / np.sqrt(6 * metrics["counterfactual_states"])
+    assert abs(metrics["counterfactual_accuracy"] - metrics["counterfactual_chance"]) < 4 * standard_error
+
+
+def test_states_whose_branches_are_alike_are_counted_and_left_out(branches):
+    still = branches.next_MEHWC.copy()
+    still[:10] = still[:10, :1]
+    found = found_by(branches, BranchingWorld(branches))
+    without = type(found)(found.imagined_MAHWC, found.closest_MA, differing(still))
+    before, after = (counterfactual_metrics(each, TRUE_BUTTONS) for each in (found, without))
+    lost = before["counterfactual_states"] - after["counterfactual_states"]
+    assert 0 < lost <= 10
+    assert after["counterfactual_same_share"] == pytest.approx(1 - after["counterfactual_states"] / 60)
+    none = type(found)(found.imagined_MAHWC, found.closest_MA, np.zeros_like(found.differs_MEE))
+    with pytest.raises(ValueError, match="no state has branches that differ"):
+        counterfactual_metrics(none, TRUE_BUTTONS)
+
+
+def test_branches_differ_as_pairs_compared_one_by_one_do(branches):
+    differs = differing(branches.next_MEHWC[:4])
+    for m, a, b in np.ndindex(4, 6, 6):
+        pair = branches.next_MEHWC[m, [a, b]].astype(int)
+        assert differs[m, a, b] == ((np.abs(pair[0] - pair[1]) > 8).any(-1).sum() > 40.96)
+    assert 0 < on_ground(differing(branches.next_MEHWC)).sum() < 60
+
+
+class Telling(torch.nn.Module):
+    """Labels the last transition with what `labels` says, in the order asked."""
+
+    def __init__(self, branches, label):
+        super().__init__()
+        self.somewhere = torch.nn.Parameter(torch.zeros(()))
+        self._branches, self._label = branches, label
+
+    def infer_actions(self, frames_BTHWC):
+        labels = torch.zeros(frames_BTHWC.shape[0], frames_BTHWC.shape[1] - 1, dtype=torch.long)
+        for row, frames_THWC in enumerate(frames_BTHWC.numpy()):
+            alike = (self._branches.past_MTHWC == frames_THWC[:-1]).all((1, 2, 3, 4)).argmax()
+            real = (self._branches.next_MEHWC[alike] == frames_THWC[-1]).all((1, 2, 3))
+            labels[row, -1] = self._label(int(real.argmax()))
+        return labels
+
+
+def test_labels_of_branches(branches):
+    telling = branch_nmi(Telling(branches, lambda effect: effect), branches)
+    assert telling["ground"] > 0.8, "all but branches that look alike are told apart"
+    assert telling["air"] > 0.8
+    along = branch_nmi(Telling(branches, lambda effect: effect % 3), branches)
+    assert along["air"] >= telling["air"] - 0.05
+    assert along["ground"] < telling["ground"]
+    assert branch_nmi(Telling(branches, lambda _: 0), branches) == {"ground": 0.0, "air": 0.0}
