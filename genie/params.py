@@ -91,25 +91,34 @@ class TokenizerParams(TrainingParams):
         return self
 
 
-class LamParams(TrainingParams):
-    """The latent action model and its gate."""
+class ProbeParams(TrainingParams):
+    """What the latent action model shares with its probe: the encoder and the training."""
 
-    num_actions: Annotated[int, Field(ge=2, le=255)]
-    code_dim: Width
-    commitment_weight: Annotated[float, Field(ge=0)]
-    ema_decay: Share
     history: Annotated[int, Field(ge=1, le=64)]
     width: Width
     num_blocks: Annotated[int, Field(gt=0, le=64)]
     window: Annotated[int, Field(ge=2, le=256)]
-    gate_min_perplexity: Annotated[float, Field(ge=0)]
-    gate_min_gain_db: float
 
     @model_validator(mode="after")
     def _window_holds_history(self):
         if self.window <= self.history:
             raise ValueError(f"window ({self.window}) must be larger than history ({self.history})")
         return self
+
+
+class LamParams(ProbeParams):
+    """The latent action model and its gate."""
+
+    num_actions: Annotated[int, Field(ge=2, le=255)]
+    code_dim: Width
+    commitment_weight: Annotated[float, Field(ge=0)]
+    ema_decay: Share
+    gate_min_perplexity: Annotated[float, Field(ge=0)]
+    gate_min_gain_db: float
+
+    def of_probe(self) -> ProbeParams:
+        """Those that the probe shares, and no others: a change of the others leaves a trained probe valid."""
+        return ProbeParams(**self.model_dump(include=set(ProbeParams.model_fields)))
 
 
 class DynamicsParams(TrainingParams):

@@ -13,6 +13,7 @@ from genie.evaluation.counterfactual import branch_nmi, counterfactual_metrics, 
 from genie.evaluation.report import write_counterfactuals, write_report
 from genie.evaluation.rollouts import measure_rollouts, rollout_metrics
 from genie.models.lam import LatentActionModel
+from genie.models.probe import ActionProbe
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_metrics
@@ -31,6 +32,7 @@ def main(params: Params, tracker: Tracker) -> None:
     tokens = read_tokens("data/tokens/test.h5", learnt_from.tokenizer_fingerprint)
     latent_actions = read_latent_actions("data/actions/test.h5", learnt_from.lam_fingerprint)
     lam = load_model("data/models/lam", LatentActionModel, accelerator.device)
+    probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     branches = play_branches(params.collect, "test", settings.num_states, world.context_frames + lam.config.history - 1)
 
     with accelerator.autocast():
@@ -48,6 +50,7 @@ def main(params: Params, tracker: Tracker) -> None:
         metrics = rollout_metrics(rollouts) | counterfactual_metrics(found, world.buttons)
         metrics |= {"action_nmi": action_nmi(latent_actions, store.actions())}
         metrics |= {f"action_nmi_{part}": nmi for part, nmi in branch_nmi(lam, branches).items()}
+        metrics |= {f"action_nmi_{part}_ceiling": nmi for part, nmi in branch_nmi(probe, branches).items()}
         write_report(
             REPORT,
             world,

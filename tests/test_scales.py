@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from genie.models.dynamics import build_dynamics
 from genie.models.lam import build_lam
+from genie.models.probe import build_probe
 from genie.models.tokenizer import build_tokenizer
 from genie.params import ParamsError, load_params
 from genie.runtime import resolve_precision
@@ -49,6 +50,8 @@ def build(model, params):
         return build_tokenizer(params.tokenizer)
     if model == "lam":
         return build_lam(params.lam)
+    if model == "probe":
+        return build_probe(params.lam.of_probe(), num_classes=6)
     with torch.device("meta"):
         num_codes = build_tokenizer(params.tokenizer).num_codes
     return build_dynamics(params.dynamics, num_codes=num_codes, grid=GRID, num_actions=params.lam.num_actions)
@@ -61,17 +64,20 @@ def one_sample(model, params):
             "tokens_BTN": torch.randint(1000, (1, SHORT_WINDOW, math.prod(GRID))),
             "actions_BS": torch.randint(params.lam.num_actions, (1, SHORT_WINDOW - 1)),
         }
-    length = params.lam.history + 2 if model == "lam" else 1  # two transitions: batch norm wants more than one
-    return torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
+    length = 1 if model == "tokenizer" else params.lam.history + 2  # two transitions: batch norm wants more than one
+    frames_BTHWC = torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
+    if model == "probe":
+        return {"frames_BTHWC": frames_BTHWC, "actions_BS": torch.randint(6, (1, length - 1))}
+    return frames_BTHWC
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "probe"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
     monkeypatch.chdir(ROOT)
     _, params = load_scale(name)
     network = build(model, params).train()
-    optimizer = make_optimizer(network, getattr(params, model))
+    optimizer = make_optimizer(network, params.lam.of_probe() if model == "probe" else getattr(params, model))
     last = list(network.parameters())[-1]
     before = last.detach().clone()
     bf16 = resolve_precision(params.runtime, torch.device("cpu")) == "bf16"

@@ -52,11 +52,12 @@ def evaluate_lam(
 ) -> dict[str, float]:
     """Infers the actions of windows spread over a split, and predicts each next frame from them.
 
+    Only transitions whose whole history is in the window count: those that the model was trained on.
     The baselines predict from uniformly random actions (`_random_action`) or copy the frame before
     (`_copy_last`).
 
     Args:
-        window: frames a window, at least 2.
+        window: frames a window, more than the model's history.
         num_windows: at most this many.
         seed: of the random actions.
 
@@ -67,7 +68,7 @@ def evaluate_lam(
     Raises:
         ValueError: nothing moves in any window.
     """
-    device = next(lam.parameters()).device
+    device, whole = next(lam.parameters()).device, slice(lam.history - 1, None)
     lam.eval()
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
     random_actions = np.random.default_rng(seed).integers(lam.num_actions, size=(len(starts), window - 1))
@@ -84,15 +85,15 @@ def evaluate_lam(
             "psnr_copy_last": before_BSHWC,
         }
         for name, predicted_BSHWC in predictions.items():
-            mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC))
-        moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy()))
-        inferred.append(actions_BS.cpu().numpy())
+            mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC)[:, whole])
+        moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy())[:, whole])
+        inferred.append(actions_BS[:, whole].cpu().numpy())
     moving, inferred = np.concatenate(moving), np.concatenate(inferred)
     metrics = {}
     for name, errors in mse.items():
         errors_MS = np.concatenate(errors)
         metrics |= {name: psnr(errors_MS), f"{name}_moving": psnr(errors_MS[moving])}
-    true_actions = store.actions()[starts[:, None] + np.arange(window - 1)]
+    true_actions = store.actions()[starts[:, None] + np.arange(window - 1)[whole]]
     return metrics | {
         "action_nmi": action_nmi(inferred.ravel(), true_actions.ravel()),
         "min_code_share": min_code_share(count_codes(inferred, lam.num_actions)),

@@ -21,7 +21,7 @@ from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.metrics import frame_mse, normalised_mutual_information
 from genie.evaluation.rollouts import dream
 from genie.models.lam import LatentActionModel
-from genie.models.lam import LatentActionModel as ActionProbe
+from genie.models.probe import ActionProbe
 from genie.progress import progress
 from genie.world import WorldModel
 

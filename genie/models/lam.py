@@ -16,10 +16,10 @@ from torch import nn
 
 from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock, activation
+from genie.models.motion_encoder import PATCH, PATCH_DIM, MotionEncoder, histories, to_patches
 from genie.models.quantizer import VectorQuantizer, code_statistics
 from genie.params import LamParams
 
-PATCH = 4
 # A transition in which nothing moves must not weigh without bound; 1e-3 is the change of a small sprite's step.
 STILL_CHANGE = 1e-3
 
@@ -50,27 +50,20 @@ class LatentActionModel(nn.Module):
     def __init__(self, config: LamConfig):
         super().__init__()
         self.config = config
-        self.num_actions = config.num_actions
-        width, patch_dim = config.width, 3 * PATCH**2
-        self.encoder = nn.Sequential(
-            nn.Conv2d((config.history + 1) * patch_dim, width, 3, padding=1),
-            ResidualBlock(width),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            *(ResidualBlock(2 * width) for _ in range(config.num_blocks - 1)),
-            nn.LeakyReLU(0.1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(2 * width, config.code_dim),
+        self.num_actions, self.history = config.num_actions, config.history
+        width = config.width
+        self.encoder = MotionEncoder(config.history, width, config.num_blocks)
+        self.encoder_out = nn.Sequential(
+            nn.Linear(self.encoder.dim, config.code_dim),
             # Held still about zero: outputs that drift together would all end at one code.
             nn.BatchNorm1d(config.code_dim, affine=False),
         )
         self.quantizer = VectorQuantizer(
             config.num_actions, config.code_dim, config.commitment_weight, config.ema_decay
         )
-        self.decoder_in = nn.Conv2d(config.history * patch_dim, width, 3, padding=1)
+        self.decoder_in = nn.Conv2d(config.history * PATCH_DIM, width, 3, padding=1)
         self.decoder = nn.ModuleList(ResidualBlock(width, config.code_dim) for _ in range(config.num_blocks))
-        self.decoder_out = nn.Conv2d(width, patch_dim, 3, padding=1)
+        self.decoder_out = nn.Conv2d(width, PATCH_DIM, 3, padding=1)
         nn.init.zeros_(self.decoder_out.weight)
         nn.init.zeros_(self.decoder_out.bias)
         self.to(memory_format=torch.channels_last)
@@ -82,11 +75,11 @@ class LatentActionModel(nn.Module):
         Only transitions whose whole history is in the window are drawn: a history made up at a window's start would
         tell of a standstill that was none.
         """
-        patches_BTPhw = _to_patches(frames_BTHWC)
-        first = self.config.history - 1
+        patches_BTPhw = to_patches(frames_BTHWC)
+        first = self.history - 1
         after_MPhw = patches_BTPhw[:, first + 1 :].flatten(0, 1)
         before_MPhw = patches_BTPhw[:, first:-1].flatten(0, 1)
-        history_MPhw = self._histories(patches_BTPhw)[:, first:-1].flatten(0, 1)
+        history_MPhw = histories(patches_BTPhw, self.history)[:, first:-1].flatten(0, 1)
         code_MD, codes_M, commitment_loss = self._encode(history_MPhw, after_MPhw - before_MPhw)
         drawn_MPhw = self._decode(history_MPhw, before_MPhw, code_MD)
         error_M = (drawn_MPhw - after_MPhw).square().mean((1, 2, 3))
@@ -105,8 +98,8 @@ class LatentActionModel(nn.Module):
 
         Each depends on its two frames and the `history - 1` before them; before the first frame, it stands still.
         """
-        patches_BTPhw = _to_patches(frames_BTHWC)
-        history_MPhw = self._histories(patches_BTPhw)[:, :-1].flatten(0, 1)
+        patches_BTPhw = to_patches(frames_BTHWC)
+        history_MPhw = histories(patches_BTPhw, self.history)[:, :-1].flatten(0, 1)
         change_MPhw = patches_BTPhw.diff(dim=1).flatten(0, 1)
         _, codes_M, _ = self._encode(history_MPhw, change_MPhw)
         return codes_M.unflatten(0, (len(frames_BTHWC), -1))
@@ -122,26 +115,15 @@ class LatentActionModel(nn.Module):
         Returns:
             uint8 frames `(B, S, H, W, 3)`, the s-th being the drawn frame s + 1.
         """
-        patches_BSPhw = _to_patches(frames_BTHWC[:, : actions_BS.shape[1]])
-        history_MPhw = self._histories(patches_BSPhw).flatten(0, 1)
+        patches_BSPhw = to_patches(frames_BTHWC[:, : actions_BS.shape[1]])
+        history_MPhw = histories(patches_BSPhw, self.history).flatten(0, 1)
         code_MD = self.quantizer.lookup(actions_BS).flatten(0, 1)
         drawn_MPhw = self._decode(history_MPhw, patches_BSPhw.flatten(0, 1), code_MD)
         pixels = rearrange(drawn_MPhw, "(b s) (c p q) h w -> b s (h p) (w q) c", b=len(actions_BS), p=PATCH, q=PATCH)
         return ((pixels + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def _histories(self, patches_BTPhw: torch.Tensor) -> torch.Tensor:
-        """Each frame beside the differences that led to it, as channels: `(B, T, history * P, h, w)`."""
-        changes = torch.cat([torch.zeros_like(patches_BTPhw[:, :1]), patches_BTPhw.diff(dim=1)], dim=1)
-        parts = [patches_BTPhw]
-        for age in range(self.config.history - 1):
-            shifted = torch.zeros_like(changes)
-            shifted[:, age:] = changes[:, : changes.shape[1] - age]
-            parts.append(shifted)
-        return torch.cat(parts, dim=2)
-
     def _encode(self, history_MPhw: torch.Tensor, change_MPhw: torch.Tensor):
-        stacked = torch.cat([history_MPhw, change_MPhw], dim=1).contiguous(memory_format=torch.channels_last)
-        return self.quantizer(self.encoder(stacked))
+        return self.quantizer(self.encoder_out(self.encoder(history_MPhw, change_MPhw)))
 
     def _decode(self, history_MPhw: torch.Tensor, last_MPhw: torch.Tensor, code_MD: torch.Tensor) -> torch.Tensor:
         x_MDhw = self.decoder_in(history_MPhw.contiguous(memory_format=torch.channels_last))
@@ -154,9 +136,3 @@ def build_lam(params: LamParams) -> LatentActionModel:
     """A latent action model with the weights that `params.seed` draws."""
     torch.manual_seed(params.seed)
     return LatentActionModel(config_from(LamConfig, params))
-
-
-def _to_patches(frames_BTHWC: torch.Tensor) -> torch.Tensor:
-    """uint8 frames to `(B, T, P, h, w)` in [-0.5, 0.5], the pixels of a patch as channels."""
-    patches = rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (c p q) h w", p=PATCH, q=PATCH)
-    return patches.float() / 255 - 0.5

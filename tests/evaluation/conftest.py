@@ -54,7 +54,7 @@ class RollingWorld:
 class RollingLam(nn.Module):
     """Reads the action off each pair of frames, and draws the next one as the physics wants it."""
 
-    num_actions = 6
+    num_actions, history = 6, 2
 
     def __init__(self):
         super().__init__()

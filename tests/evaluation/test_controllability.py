@@ -31,6 +31,28 @@ def test_a_lam_that_knows_the_physics(store, lam):
     assert 0 < metrics["min_code_share"] <= 1 / 6
 
 
+def test_only_transitions_with_a_whole_history_are_measured(store, lam, monkeypatch):
+    """What is inferred and drawn before that may be anything."""
+    expected = evaluate_lam(lam, store, window=4, num_windows=10_000, seed=0)
+    infer_actions, predict_next = lam.infer_actions, lam.predict_next
+
+    def infer_junk(frames_BTHWC):
+        actions_BS = infer_actions(frames_BTHWC)
+        actions_BS[:, 0] = 5
+        return actions_BS
+
+    def draw_junk(frames_BTHWC, actions_BS):
+        drawn_BSHWC = predict_next(frames_BTHWC, actions_BS)
+        drawn_BSHWC[:, 0] = 255
+        return drawn_BSHWC
+
+    monkeypatch.setattr(lam, "infer_actions", infer_junk)
+    monkeypatch.setattr(lam, "predict_next", draw_junk)
+    assert evaluate_lam(lam, store, window=4, num_windows=10_000, seed=0) == expected
+    with pytest.raises(ValueError, match="no frames to measure"):
+        evaluate_lam(lam, store, window=2, num_windows=10, seed=0)
+
+
 def test_a_lam_that_hears_no_action_gains_nothing_over_a_random_one(store, lam, monkeypatch):
     monkeypatch.setattr(lam, "predict_next", lambda frames_BTHWC, actions_BS: frames_BTHWC[:, :-1])
     metrics = evaluate_lam(lam, store, window=4, num_windows=10, seed=0)

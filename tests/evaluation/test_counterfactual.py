@@ -73,7 +73,9 @@ def test_a_world_that_does_not_listen_scores_exactly_at_chance(effect, branches)
 
 def test_a_random_dynamics_scores_at_chance(branches):
     rng = np.random.default_rng(0)
-    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: rng.integers(6))), TRUE_BUTTONS)
+    metrics = counterfactual_metrics(
+        found_by(branches, BranchingWorld(branches, lambda _: rng.integers(6))), TRUE_BUTTONS
+    )
     standard_error = 0.5 / np.sqrt(6 * metrics["counterfactual_states"])
     assert abs(metrics["counterfactual_accuracy"] - metrics["counterfactual_chance"]) < 4 * standard_error
 

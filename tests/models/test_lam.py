@@ -35,8 +35,8 @@ def actions_BS():
 @pytest.fixture
 def traced(lam, frames_BTHWC, monkeypatch):
     """A forward pass with its inner values: patches, codes, and frames drawn, with or without the codes' gradient."""
-    patches_BTPhw = genie.models.lam._to_patches(frames_BTHWC).requires_grad_()
-    monkeypatch.setattr(genie.models.lam, "_to_patches", lambda frames: patches_BTPhw)
+    patches_BTPhw = genie.models.lam.to_patches(frames_BTHWC).requires_grad_()
+    monkeypatch.setattr(genie.models.lam, "to_patches", lambda frames: patches_BTPhw)
     inner, decode = {"patches": patches_BTPhw}, lam._decode
 
     def watched(history, last, code):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genie.params import read_yaml
+from genie.params import ProbeParams, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -75,6 +75,8 @@ def test_deps_are_the_modules_a_stage_runs(stage):
     ("module", "stages"),
     [
         ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
+        ("genie/models/motion_encoder.py", {"train_probe", "train_lam", "label_actions", "evaluate"}),
+        ("genie/models/probe.py", {"train_probe", "train_lam"}),
         ("genie/models/lam.py", {"train_lam", "label_actions", "evaluate"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
@@ -94,6 +96,8 @@ def test_params_are_the_sections_a_script_reads(stage):
     }
     # Of runtime only precision can change a result; the simulator computes in integers.
     expected = {"runtime.precision" if key == "runtime" else key for key in read}
+    if stage == "train_probe":  # it reads them through `of_probe`, which gives no others
+        expected = expected - {"lam"} | {f"lam.{key}" for key in ProbeParams.model_fields}
     assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())
 
 

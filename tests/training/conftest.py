@@ -6,9 +6,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from genie.data.episodes import NO_ACTION
+from genie.data.labels import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows
 from genie.models.dynamics import build_dynamics
 from genie.models.lam import build_lam
+from genie.models.probe import build_probe
 from genie.models.tokenizer import build_tokenizer
 from genie.runtime import make_accelerator
 
@@ -24,14 +26,17 @@ def accelerator(tiny_params, tmp_path, monkeypatch):
     torch.set_num_threads(num_threads)
 
 
-@pytest.fixture(params=["tokenizer", "lam", "dynamics"])
+@pytest.fixture(params=["tokenizer", "probe", "lam", "dynamics"])
 def job(request, tiny_params, coinrun):
     """For one of the models: its name, its params, a function that builds it afresh, and its data."""
     name, store = request.param, coinrun["train"]
-    params = getattr(tiny_params, name)
+    params = tiny_params.lam.of_probe() if name == "probe" else getattr(tiny_params, name)
     if name == "tokenizer":  # the quantizer that draws at random and keeps running means
         params = params.model_copy(update={"quantizer": "vq", "num_codes": 32})
         return name, params, lambda: build_tokenizer(params), _frame_windows(store, 1, params)
+    if name == "probe":
+        dataset = LabelledFrameWindows(store, params.window, params.batch_size, params.seed, params.steps)
+        return name, params, lambda: build_probe(params, num_classes=6), dataset
     if name == "lam":
         return name, params, lambda: build_lam(params), _frame_windows(store, params.window, params)
     rng = np.random.default_rng(0)

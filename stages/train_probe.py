@@ -1,0 +1,39 @@
+"""Trains the supervised probe that the latent action model is judged by: data/models/probe/."""
+
+from genie.data.episodes import EpisodeStore
+from genie.data.labels import LabelledFrameWindows
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.evaluation.probing import evaluate_probe, validate_probe
+from genie.models.probe import build_probe
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+
+NUM_WINDOWS = 1024
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.lam.of_probe()
+    accelerator = make_accelerator(params.runtime)
+    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    model = build_probe(settings, num_classes=len(EFFECTIVE_ACTIONS))
+    dataset = LabelledFrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
+    resume = ResumeStore("train_probe", settings, accelerator, stores["train"].attributes)
+    validate = validate_probe(stores["val"], settings.window)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+
+    with accelerator.autocast():
+        metrics = evaluate_probe(model, stores["test"], window=settings.window, num_windows=NUM_WINDOWS)
+    write_curve("probe", curve)
+    write_metrics("probe", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/probe", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_probe", main)

@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+import genie.models.probe
+from genie.models.lam import build_lam
+from genie.models.probe import NO_LABEL, ActionProbe, ProbeConfig, build_probe
+
+CLIPS, FRAMES, HISTORY, CLASSES = 3, 7, 3, 6
+STEPS, WHOLE = FRAMES - 1, FRAMES - HISTORY  # transitions, and those with a whole history
+ROLLS = torch.tensor([0, -4, 4])  # pixels that each action of the known physics rolls a picture by
+
+
+@pytest.fixture
+def frames_BTHWC(coinrun):
+    starts = coinrun["val"].episode_starts[:CLIPS]
+    return torch.stack([torch.from_numpy(coinrun["val"].read(s, s + FRAMES)) for s in starts])
+
+
+@pytest.fixture
+def probe(scrambled, frames_BTHWC):
+    torch.manual_seed(0)
+    probe = scrambled(ActionProbe(ProbeConfig(num_classes=CLASSES, history=HISTORY, width=8, num_blocks=2)))
+    with torch.no_grad():  # or one action would be the likeliest of every transition
+        probe.head.bias -= probe.head(probe.features(frames_BTHWC)).mean((0, 1))
+    return probe
+
+
+@pytest.fixture
+def batch(frames_BTHWC):
+    return {"frames_BTHWC": frames_BTHWC, "actions_BS": torch.arange(CLIPS * STEPS).view(CLIPS, STEPS) % CLASSES}
+
+
+def rolling_clips(count, generator):
+    """A batch of stripes of random colours that roll as their actions say."""
+    actions_BS = torch.randint(len(ROLLS), (count, STEPS), generator=generator)
+    colours = torch.randint(256, (count, 1, 8, 3), generator=generator)
+    stripes_BHWC = colours.repeat_interleave(8, dim=2).expand(-1, 64, -1, -1)
+    rolls_BT = F.pad(ROLLS[actions_BS].cumsum(1), (1, 0))
+    clips = [
+        torch.stack([frame.roll(int(roll), 1) for roll in rolls])
+        for frame, rolls in zip(stripes_BHWC, rolls_BT, strict=True)
+    ]
+    return {"frames_BTHWC": torch.stack(clips).to(torch.uint8), "actions_BS": actions_BS}
+
+
+def test_the_encoder_is_that_of_the_lam(tiny_params):
+    probe, lam = build_probe(tiny_params.lam.of_probe(), CLASSES), build_lam(tiny_params.lam)
+    assert probe.config.history == tiny_params.lam.history
+    ours, theirs = probe.encoder.state_dict(), lam.encoder.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("i", range(WHOLE))
+def test_features_tell_of_a_history_and_the_next_frame(i, probe, frames_BTHWC, monkeypatch):
+    patches_BTPhw = genie.models.probe.to_patches(frames_BTHWC).requires_grad_()
+    monkeypatch.setattr(genie.models.probe, "to_patches", lambda frames: patches_BTPhw)
+    features_BSD = probe._encode(frames_BTHWC, HISTORY - 1)
+    (gradient,) = torch.autograd.grad(features_BSD[:, i].sum(), patches_BTPhw)
+    felt = gradient.abs().amax((0, 2, 3, 4)).nonzero().flatten().tolist()
+    assert felt == list(range(i, i + HISTORY + 1))
+
+
+def test_features_are_what_the_classifier_reads(probe, frames_BTHWC):
+    features_BSD = probe.features(frames_BTHWC)
+    assert features_BSD.shape == (CLIPS, WHOLE, probe.encoder.dim)
+    assert features_BSD.dtype == torch.float32
+    told_BS = probe.infer_actions(frames_BTHWC)
+    assert torch.equal(probe.head(features_BSD).argmax(-1), told_BS[:, HISTORY - 1 :])
+
+
+def test_inferred_actions_equal_those_of_each_transition_alone(probe, frames_BTHWC):
+    actions_BS = probe.infer_actions(frames_BTHWC)
+    assert actions_BS.shape == (CLIPS, STEPS)
+    assert actions_BS.dtype == torch.int64
+    for s in range(STEPS):
+        alone = frames_BTHWC[:, max(0, s + 1 - HISTORY) : s + 2]
+        assert torch.equal(probe.infer_actions(alone)[:, -1], actions_BS[:, s])
+    assert len(actions_BS.unique()) > 1, "of constant actions this would tell nothing"
+
+
+def test_the_loss_is_that_of_transitions_with_a_whole_history(probe, batch):
+    loss, metrics = probe(batch)
+    logits_MK = probe.head(probe.features(batch["frames_BTHWC"])).flatten(0, 1)
+    targets_M = batch["actions_BS"][:, HISTORY - 1 :].flatten()
+    torch.testing.assert_close(loss, F.cross_entropy(logits_MK, targets_M))
+    assert metrics["cross_entropy"] == loss
+    assert metrics["accuracy"] == (logits_MK.argmax(-1) == targets_M).float().mean()
+
+
+def test_labels_that_are_ignored_do_not_matter(probe, batch):
+    labels_BS = batch["actions_BS"].clone()
+    labels_BS[:, : HISTORY - 1] = NO_LABEL  # no whole history
+    loss, metrics = probe(batch)
+    assert probe(batch | {"actions_BS": labels_BS})[0] == loss
+    labels_BS[1:] = NO_LABEL
+    first = {name: tensor[:1] for name, tensor in batch.items()}
+    (loss, metrics), (alone, metrics_alone) = probe(batch | {"actions_BS": labels_BS}), probe(first)
+    torch.testing.assert_close(loss, alone)
+    torch.testing.assert_close(metrics["accuracy"], metrics_alone["accuracy"])
+
+
+def test_it_learns_known_physics():
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    probe = ActionProbe(ProbeConfig(num_classes=len(ROLLS), history=HISTORY, width=16, num_blocks=2))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=5e-3)
+    for _ in range(60):
+        loss, _ = probe(rolling_clips(8, generator))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    _, metrics = probe(rolling_clips(64, generator))
+    assert metrics["accuracy"] > 0.95
