@@ -13,7 +13,7 @@ from genie.models.tokenizer import build_tokenizer
 from genie.params import ParamsError, load_params
 from genie.runtime import resolve_precision
 from genie.scales import load_scale, scale_flags, write_scale
-from genie.training.loop import make_optimizer
+from genie.training.loop import make_optimizers
 
 NAMES = ("gpu", "paper")
 MODELS = ("tokenizer", "lam", "dynamics")
@@ -77,14 +77,15 @@ def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
     monkeypatch.chdir(ROOT)
     _, params = load_scale(name)
     network = build(model, params).train()
-    optimizer = make_optimizer(network, params.lam.of_probe() if model == "probe" else getattr(params, model))
+    optimizers = make_optimizers(network, params.lam.of_probe() if model == "probe" else getattr(params, model))
     last = list(network.parameters())[-1]
     before = last.detach().clone()
     bf16 = resolve_precision(params.runtime, torch.device("cpu")) == "bf16"
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         loss, _ = network(one_sample(model, params))
     loss.backward()
-    optimizer.step()
+    for optimizer in optimizers.values():
+        optimizer.step()
     assert torch.isfinite(loss)
     assert not torch.equal(last, before)
 

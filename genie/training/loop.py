@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from genie.data.windows import batches
 from genie.params import TrainingParams
 from genie.progress import progress
+from genie.training.muon import Muon
 from genie.training.resume import ResumeStore
 from genie.training.tracking import Tracker
 
@@ -52,11 +53,14 @@ def train(
     """
     torch.manual_seed(params.seed)
     model.to(accelerator.device)
-    optimizer = make_optimizer(model, params)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    optimizers = make_optimizers(model, params)
+    schedulers = {
+        name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
+        for name, optimizer in optimizers.items()
+    }
+    parts = {"model": model, **optimizers, **{f"{name}_scheduler": part for name, part in schedulers.items()}}
     start, curve = _restore(resume, parts, tracker)
-    wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
+    wrapped, *wrapped_optimizers = accelerator.prepare(model, *optimizers.values())
     log_every = math.ceil(params.steps / LOGS_PER_RUN)
     validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
     means, clock, last_save = _Means(), _Clock(start), time.monotonic()
@@ -68,14 +72,15 @@ def train(
         loss, metrics = wrapped(_to_device(batch, accelerator.device))
         accelerator.backward(loss)
         grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip)
-        wrapped_optimizer.step()
-        scheduler.step()
-        wrapped_optimizer.zero_grad()
+        for optimizer, scheduler in zip(wrapped_optimizers, schedulers.values(), strict=True):
+            optimizer.step()
+            scheduler.step()
+        wrapped.zero_grad()
         means.add({"loss": loss.detach(), "grad_norm": grad_norm, **metrics})
         steps.update()
 
         if step % log_every == 0 or step == params.steps:
-            row = {"step": step, "lr": optimizer.param_groups[0]["lr"], **means.take("train_")}
+            row = {"step": step, "lr": schedulers["muon"].get_last_lr()[0], **means.take("train_")}
             if not math.isfinite(row["train_loss"]):
                 raise FloatingPointError(
                     f"the training loss is {row['train_loss']} near step {step}: lower lr or grad_clip, "
@@ -100,15 +105,16 @@ def train(
     return curve
 
 
-def make_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices and kernels only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": params.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=params.lr, betas=(0.9, 0.95), fused=True)
+def make_optimizers(model: nn.Module, params: TrainingParams) -> dict[str, torch.optim.Optimizer]:
+    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    weights = [layer.weight for layer in layers]
+    known = {id(weight) for weight in weights}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    return {
+        "muon": Muon(weights, lr=params.lr, weight_decay=params.weight_decay),
+        "adamw": torch.optim.AdamW(others, lr=params.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    }
 
 
 def lr_factor(step: int, params: TrainingParams) -> float:

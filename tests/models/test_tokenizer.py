@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genie.models.tokenizer import Tokenizer, TokenizerConfig
-from genie.training.loop import make_optimizer
+from genie.training.loop import make_optimizers
 
 
 @pytest.fixture(params=["fsq", "vq"])
@@ -75,12 +75,13 @@ def test_eval_mode_changes_nothing(tokenizer, frames_BHWC):
 
 def test_it_learns(tokenizer, frames_BHWC, tiny_params):
     tokenizer.train()
-    optimizer = make_optimizer(tokenizer, tiny_params.tokenizer.model_copy(update={"lr": 3e-3}))
+    optimizers = make_optimizers(tokenizer, tiny_params.tokenizer.model_copy(update={"lr": 1e-2})).values()
     psnr = []
     for _ in range(40):
         loss, metrics = tokenizer(frames_BHWC.unsqueeze(1))
-        optimizer.zero_grad()
+        tokenizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         psnr.append(metrics["psnr"].item())
     assert psnr[-1] > psnr[0] + 3

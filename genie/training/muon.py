@@ -1,0 +1,61 @@
+"""Muon: each matrix moves by its momentum made orthogonal (Jordan et al. 2024, "Muon: an optimizer for hidden layers in
+neural networks"; scaled as by Liu et al. 2025, arXiv 2502.16982, section 2.2).
+
+Axes: `O` outputs and `I` inputs of a layer.
+"""
+
+from collections.abc import Iterable
+
+import torch
+
+# Odd polynomial that drives singular values towards one, quickly rather than exactly (Jordan et al.).
+COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+UPDATE_RMS = 0.2  # of AdamW's updates, so that one learning rate suits both (Liu et al.)
+
+
+class Muon(torch.optim.Optimizer):
+    """For the weights of linear and convolutional layers; kernels count as matrices `(O, I * k * k)`.
+
+    Gradients say in which directions a matrix should move, but a few directions drown the others; made orthogonal,
+    the update moves along all of them alike.
+
+    Args:
+        matrices: parameters of two axes or more.
+        lr: learning rate, as for AdamW.
+        weight_decay: decoupled, as AdamW's.
+        momentum: Nesterov's.
+    """
+
+    def __init__(self, matrices: Iterable[torch.Tensor], lr: float, weight_decay: float, momentum: float = 0.95):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        """Moves all matrices that have a gradient."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    self._move(matrix, group["lr"], group["weight_decay"], group["momentum"])
+
+    def _move(self, matrix: torch.Tensor, lr: float, weight_decay: float, momentum: float) -> None:
+        state = self.state[matrix]
+        if not state:
+            state["mean"] = torch.zeros_like(matrix)
+        mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
+        direction_OI = matrix.grad.lerp(mean, momentum).flatten(1)
+        update_OI = orthogonal(direction_OI).to(matrix.dtype)
+        scale = UPDATE_RMS * max(direction_OI.shape) ** 0.5
+        matrix.mul_(1 - lr * weight_decay).add_(update_OI.view(matrix.shape), alpha=-lr * scale)
+
+
+def orthogonal(matrix_OI: torch.Tensor) -> torch.Tensor:
+    """The nearest matrix `(O, I)` whose singular values are all about one (0.7 to 1.2), in bf16, by Newton-Schulz."""
+    a, b, c = COEFFICIENTS
+    x = matrix_OI.bfloat16()
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_tall else x

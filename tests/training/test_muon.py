@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from genie.training.muon import Muon, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 144), (144, 16), (1, 5)])
+def test_singular_values_become_about_one_and_directions_stay(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    made = orthogonal(matrix).float()
+    singular = torch.linalg.svdvals(made)
+    assert singular.min() > 0.3
+    assert singular.max() < 1.3
+    # The slow and obvious reference: the nearest orthogonal matrix.
+    alignment = (made * (u @ v)).sum() / (made.norm() * (u @ v).norm())
+    assert alignment > 0.97
+
+
+def test_a_step_has_adamws_size_whatever_the_gradients():
+    for shape in [(32, 8, 3, 3), (24, 24)]:
+        for size in (1e-6, 1e3):
+            matrix = nn.Parameter(torch.zeros(shape))
+            optimizer = Muon([matrix], lr=0.1, weight_decay=0.0)
+            matrix.grad = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            optimizer.step()
+            assert matrix.detach().square().mean().sqrt() == pytest.approx(0.2 * 0.1, rel=0.3)
+
+
+def test_kernels_in_any_memory_order_move_alike():
+    kernel = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    moved = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        matrix = nn.Parameter(kernel.clone(memory_format=order))
+        matrix.grad = grad.clone(memory_format=order)
+        Muon([matrix], lr=0.1, weight_decay=0.1).step()
+        moved.append(matrix.detach())
+    torch.testing.assert_close(*moved)
+
+
+def test_it_finds_a_solution_that_is_badly_scaled():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(256, 16, generator=generator) * torch.logspace(-1.5, 0, 16)
+    target = torch.randn(16, 16, generator=generator)
+    weight = nn.Parameter(torch.zeros(16, 16))
+    optimizer = Muon([weight], lr=0.05, weight_decay=0.0)
+    first = None
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / 200)
+        loss = (inputs @ (weight - target)).square().mean()
+        first = first or loss.item()
+        weight.grad = None
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01 * first
+
+
+def test_weights_without_a_gradient_stay():
+    matrix = nn.Parameter(torch.ones(3, 3))
+    Muon([matrix], lr=0.1, weight_decay=0.5).step()
+    assert torch.equal(matrix, torch.ones(3, 3))
