@@ -1,5 +1,6 @@
 """Dreams held-out levels, measures the dreams beside their baselines, and draws the report."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from PIL import Image
 from genie.data.episodes import EpisodeStore
 from genie.data.tokens import read_latent_actions, read_tokens
 from genie.evaluation.controllability import action_nmi
+from genie.evaluation.frechet import i3d_distance
 from genie.evaluation.report import write_report
-from genie.evaluation.rollouts import measure_rollouts, rollout_metrics
+from genie.evaluation.rollouts import drift_metrics, measure_rollouts, rollout_metrics
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_metrics
@@ -20,23 +22,23 @@ REPORT = Path("data/report")
 
 
 def main(params: Params, tracker: Tracker) -> None:
+    settings = params.evaluate
     accelerator = make_accelerator(params.runtime)
     store = EpisodeStore("data/frames/test.h5")
     world = WorldModel.load("data/models", params.sampling, accelerator.device)
     learnt_from = world.dynamics.config
     tokens = read_tokens("data/tokens/test.h5", learnt_from.tokenizer_fingerprint)
     latent_actions = read_latent_actions("data/actions/test.h5", learnt_from.lam_fingerprint)
+    distances = [i3d_distance(settings.i3d_weights, settings.horizon, world.device)] if settings.i3d_weights else []
 
     with accelerator.autocast():
-        rollouts = measure_rollouts(
-            world,
-            store,
-            latent_actions,
-            horizon=params.evaluate.horizon,
-            num_clips=params.evaluate.num_clips,
-            seed=params.evaluate.seed,
-        )
-        metrics = rollout_metrics(rollouts) | {"action_nmi": action_nmi(latent_actions, store.actions())}
+        measure = partial(measure_rollouts, world, store, latent_actions, seed=settings.seed)
+        drift = measure(horizon=settings.drift_horizon, num_clips=settings.drift_clips)
+        rollouts = measure(horizon=settings.horizon, num_clips=settings.num_clips, watchers=distances)
+        metrics = rollout_metrics(rollouts) | drift_metrics(drift)
+        metrics["action_nmi"] = action_nmi(latent_actions, store.actions())
+        for distance in distances:
+            metrics |= distance.metrics()
         write_report(
             REPORT,
             world,
@@ -44,8 +46,9 @@ def main(params: Params, tracker: Tracker) -> None:
             tokens,
             latent_actions,
             rollouts,
-            num_gifs=params.evaluate.num_gifs,
-            seed=params.evaluate.seed,
+            drift,
+            num_gifs=settings.num_gifs,
+            seed=settings.seed,
         )
     write_metrics("evaluate", metrics)
 
