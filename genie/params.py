@@ -155,9 +155,21 @@ class EvaluateParams(Strict):
 
     num_clips: Count
     horizon: Annotated[int, Field(ge=4, le=1000)]
+    drift_clips: Count
+    drift_horizon: Annotated[int, Field(gt=4, le=1000)]
+    i3d_weights: Annotated[str, Field(min_length=1)] | None
     num_gifs: Annotated[int, Field(gt=0, le=64)]
     num_states: Count
     seed: Seed
+
+    @model_validator(mode="after")
+    def _horizons_differ(self):
+        if self.drift_horizon <= self.horizon:
+            raise ValueError(
+                f"drift_horizon ({self.drift_horizon}) must be larger than horizon ({self.horizon}): "
+                "metrics are named after both"
+            )
+        return self
 
 
 class Params(Strict):

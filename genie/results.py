@@ -26,7 +26,8 @@ class Row:
 
     Attributes:
         file: of `data/metrics/`, without its suffix.
-        key: its key in there; `{}` is where a baseline's name goes, `{horizon}` the last frame dreamed.
+        key: its key in there; `{}` is where a baseline's name goes, `{horizon}` and `{drift}` the last frames dreamed
+            of short and of long clips.
         digits: after the point.
         meaning: in one line.
     """
@@ -56,6 +57,9 @@ ROWS = (
     Row("evaluate", "ssim{}", 3, "structural similarity, first dreamed frame"),
     Row("evaluate", "ssim{}_moving", 3, "the same, where the picture moves"),
     Row("evaluate", "psnr{}_{horizon}_moving", 2, "dB, last dreamed frame, where the picture moves"),
+    Row("evaluate", "psnr{}_{drift}_moving", 2, "the same, of long dreams"),
+    Row("evaluate", "ssim{}_{drift}_moving", 3, "structural similarity, the same frames"),
+    Row("evaluate", "frechet_probe{}", 2, "distance of dreamed from real motion in the probe's features; 0 is best"),
     Row("evaluate", "delta_psnr_1", 2, "dB that the inferred action is worth over a random one, frame 1"),
     Row("evaluate", "delta_psnr_1_moving", 2, "the same, where the picture moves"),
     Row("evaluate", "delta_psnr_4", 2, "the same as `delta_psnr_1`, after 4 frames"),
@@ -92,13 +96,14 @@ def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     ]
     for row in ROWS:
         found = metrics[row.file]
-        horizon = max((int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)), default=0)
-        name = row.key.format("", horizon=horizon)
+        horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
+        dreamed = {"horizon": min(horizons, default=0), "drift": max(horizons, default=0)}
+        name = row.key.format("", **dreamed)
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
         shown = {key: f"{value:,.{row.digits}f}" for key, value in found.items()}
         value = shown.pop(name)  # a metric without `{}` has no baseline: it would be its own
-        baselines = [[row.key.format(suffix, horizon=horizon) for suffix in each] for each in BASELINES.values()]
+        baselines = [[row.key.format(suffix, **dreamed) for suffix in each] for each in BASELINES.values()]
         cells = [next((shown[key] for key in keys if key in shown), "") for keys in baselines]
         lines.append([f"{row.file} `{name}`", value, *cells, row.meaning])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -40,6 +40,7 @@ def load(tmp_path):
         ("collect", "env_name", "pong", "collect.env_name: .*'coinrun'.* got 'pong'"),
         ("collect", "backgrounds", "yes", "collect.backgrounds: .*valid boolean.* got 'yes'"),
         ("collect", "frames", {"train": 1, "val": 1}, "collect.frames.test: missing key"),
+        ("evaluate", "i3d_weights", "", "evaluate.i3d_weights.*: .* got ''"),
         ("runtime", "threads", None, "runtime.threads: .* got None"),
     ],
 )
@@ -73,6 +74,12 @@ def test_every_fault_is_told(tree):
 def test_heads_must_share_the_width(tree):
     tree["dynamics"] |= {"width": 100, "num_heads": 3}
     with pytest.raises(ParamsError, match="width 100 must be a multiple of twice num_heads"):
+        parse_params(tree)
+
+
+def test_long_dreams_are_longer_than_short_ones(tree):
+    tree["evaluate"] |= {"horizon": 16, "drift_horizon": 16}
+    with pytest.raises(ParamsError, match=r"drift_horizon \(16\) must be larger than horizon \(16\)"):
         parse_params(tree)
 
 

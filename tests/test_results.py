@@ -12,8 +12,14 @@ def metrics():
     """Every metric of the table and two baselines."""
     tree = {row.file: {} for row in ROWS}
     for row in ROWS:
-        tree[row.file][row.key.format("", horizon=16)] = 0.5
-    tree["evaluate"] |= {"psnr_16": 18.0, "psnr_moving": 21.256, "psnr_copy_last_moving": 19.0}
+        tree[row.file][row.key.format("", horizon=16, drift=64)] = 0.5
+    tree["evaluate"] |= {
+        "psnr_16": 18.0,
+        "psnr_64": 12.0,
+        "ssim_copy_last_64_moving": 0.25,
+        "psnr_moving": 21.256,
+        "psnr_copy_last_moving": 19.0,
+    }
     tree["evaluate"] |= {"psnr_tokenizer_moving": 28.0}
     tree["collect"]["frames"] = 216384
     return tree
@@ -40,6 +46,7 @@ def test_a_metric_stands_beside_its_baselines(metrics):
     assert {line.count(" | ") for line in lines} == {5}
     assert "| evaluate `psnr_moving` | 21.26 | 19.00 |  | 28.00 |" in "\n".join(lines)
     assert "| evaluate `psnr_16_moving` | 0.50 |" in "\n".join(lines)
+    assert "| evaluate `ssim_64_moving` | 0.500 | 0.250 |" in "\n".join(lines)
     assert "| collect `frames` | 216,384 |  |  |  |" in "\n".join(lines)
 
 

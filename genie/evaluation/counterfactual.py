@@ -108,8 +108,8 @@ def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches) -> di
     """What a model's labels of the real branches tell of the actions that led there, each equally often.
 
     Returns:
-        `ground`, of the six actions, and `air`, where a jump does nothing, of the three that are left; each only if
-        there are such states.
+        `action_nmi_ground`, of the six actions, and `action_nmi_air`, where a jump does nothing, of the three that are
+        left; each only if there are such states.
     """
     led_ME = np.stack(
         [
@@ -122,8 +122,11 @@ def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches) -> di
     differs_MEE = differing(branches.next_MEHWC)
     ground_M = on_ground(differs_MEE)
     parts = {
-        "ground": (ground_M, effect_ME),
-        "air": (differs_MEE.any((1, 2)) & ~ground_M, effect_ME % 3),  # stay, left or right, with a jump or without
+        "action_nmi_ground": (ground_M, effect_ME),
+        "action_nmi_air": (
+            differs_MEE.any((1, 2)) & ~ground_M,
+            effect_ME % 3,
+        ),  # stay, left or right, with a jump or without
     }
     return {
         name: normalised_mutual_information(led_ME[chosen_M].ravel(), label_ME[chosen_M].ravel())

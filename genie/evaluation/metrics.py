@@ -12,6 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from genie.models.quantizer import code_statistics
 
 MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB): JSON knows no infinity
+SSIM_FRAMES = 64  # at once: each takes 2 MB while it is compared
 
 
 def frame_mse(frames: Tensor, targets: Tensor) -> np.ndarray:
@@ -29,11 +30,14 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
 
     `(..., H, W, C)` uint8 twice -> `(...)` float64.
     """
-    planes = [(x.float() / 255).movedim(-1, -3).flatten(0, -4) for x in (frames, targets)]
+    planes = [x.movedim(-1, -3).flatten(0, -4).split(SSIM_FRAMES) for x in (frames, targets)]
     # In half precision its variances, small differences of large numbers, would be noise.
     with torch.autocast(frames.device.type, enabled=False):
-        ssim = structural_similarity_index_measure(*planes, data_range=1.0, reduction="none")
-    return ssim.double().cpu().numpy().reshape(frames.shape[:-3])
+        ssim = [
+            structural_similarity_index_measure(x / 255, y / 255, data_range=1.0, reduction="none")
+            for x, y in zip(*planes, strict=True)
+        ]
+    return torch.cat(ssim).double().cpu().numpy().reshape(frames.shape[:-3])
 
 
 def psnr(mse: np.ndarray) -> float:

@@ -29,7 +29,7 @@ from genie.evaluation.pictures import (
     save_gif,
     save_png,
 )
-from genie.evaluation.rollouts import Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
+from genie.evaluation.rollouts import MEASURES, Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
 from genie.world import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
@@ -49,23 +49,25 @@ def write_report(
     tokens: np.ndarray,
     latent_actions: np.ndarray,
     rollouts: Rollouts,
+    drift: Rollouts,
     *,
     num_gifs: int,
     seed: int,
 ) -> None:
     """Fills `folder`: tables and plots of a split, and dreams from the `num_gifs` clips in which most moves.
 
-    `reconstructions.png`, `codebook_histogram.{csv,png}`, `action_table.{csv,png}`, `psnr_horizon.png`,
-    `psnr_horizon_{all,moving}.csv`; for each prompt i `dream_<i>.gif`, `actions_<i>.gif`, `actions_<i>.png`.
+    `reconstructions.png`, `codebook_histogram.{csv,png}`, `action_table.{csv,png}`, `horizon.png`,
+    `horizon_{all,moving}.csv`; for each prompt i `dream_<i>.gif`, `actions_<i>.gif`, `actions_<i>.png`.
 
     Args:
         tokens: `(N, ...)` and latent_actions: `(N,)`, those of the whole split.
         rollouts: what was measured on the split.
+        drift: the same, of longer clips: what is tabulated against horizon.
         seed: of sampling.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moving = {"all": False, "moving": True}
-    write_horizon(folder, {name: horizon_table(rollouts, moving=only) for name, only in moving.items()})
+    write_horizon(folder, {name: horizon_table(drift, moving=only) for name, only in moving.items()})
     write_codebook(folder, count_codes(tokens, world.tokenizer.num_codes))
     write_action_table(folder, action_table(latent_actions, store.actions(), world.num_actions))
     shown = spread_starts(rollouts.starts, NUM_RECONSTRUCTIONS)
@@ -159,20 +161,24 @@ def write_action_table(folder: Path, counts: np.ndarray) -> None:
 
 
 def write_horizon(folder: Path, tables: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """`psnr_horizon_<frames>.csv` (horizon, then dB a series) of each table, and `psnr_horizon.png`."""
-    figure = Figure(figsize=(4 * len(tables), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
-    for axes, (frames, table) in zip(panels, tables.items(), strict=True):
+    """`horizon_<frames>.csv` of each of the tables that `horizon_table` gives, and all of them as `horizon.png`."""
+    figure = Figure(figsize=(4 * len(tables), 6), layout="constrained")
+    panels = figure.subplots(len(MEASURES), len(tables), sharex=True, sharey="row", squeeze=False)
+    for column, (frames, table) in enumerate(tables.items()):
         rows = [{name: value if name == "horizon" else f"{value:.3f}" for name, value in row.items()} for row in table]
-        _write_csv(folder / f"psnr_horizon_{frames}.csv", rows)
-        for series, style in SERIES_STYLE.items():
-            horizons, psnrs = zip(*((row["horizon"], row[series]) for row in table), strict=True)
-            axes.plot(horizons, psnrs, label=series.replace("_", " "), markersize=3.5, **style)
-        axes.set(xlabel="frames dreamed", title=f"{frames} frames")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("PSNR (dB)")
-    panels[-1].legend(frameon=False, fontsize=8)
-    _save(figure, folder / "psnr_horizon.png")
+        _write_csv(folder / f"horizon_{frames}.csv", rows)
+        for axes, measure in zip(panels[:, column], MEASURES, strict=True):
+            for series, style in SERIES_STYLE.items():
+                points = ((row["horizon"], row[f"{measure}_{series}"]) for row in table)
+                label = series.replace("_", " ")
+                axes.plot(*zip(*points, strict=True), label=label, markersize=3.5, markevery=4, **style)
+            axes.grid(alpha=0.3)
+        panels[0, column].set_title(f"{frames} frames")
+        panels[-1, column].set_xlabel("frames dreamed")
+    for axes, label in zip(panels[:, 0], ("PSNR (dB)", "SSIM"), strict=True):
+        axes.set_ylabel(label)
+    panels[0, -1].legend(frameon=False, fontsize=8)
+    _save(figure, folder / "horizon.png")
 
 
 def _pixels(frames: torch.Tensor) -> np.ndarray:

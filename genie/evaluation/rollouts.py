@@ -4,14 +4,16 @@ Legend: `M` clips, `B` clips of a batch, `S` dreamed frames (the horizon), `T` f
 `A` latent actions. An action's index is its first frame's: those between T frames are T - 1.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from genie.data.episodes import EpisodeStore
 from genie.data.motion import is_moving
-from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.data.windows import WindowError, read_windows, spread_starts, window_starts
 from genie.evaluation.metrics import frame_mse, frame_ssim, psnr
 from genie.progress import progress
 from genie.world import WorldModel
@@ -23,6 +25,13 @@ SERIES = {
     "copy_last": "_copy_last",
     "tokenizer": "_tokenizer",
 }
+MEASURES = ("psnr", "ssim")
+REAL = "real"  # the series, for watchers, of what really happened
+
+# Told of each batch of clips: a series or `REAL`, and its frames `(B, T, H, W, C)` uint8, the context first.
+Watcher = Callable[[str, torch.Tensor], None]
+
+TOKENIZER_FRAMES = 64  # at once; in larger batches they cost more
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Rollouts:
     Attributes:
         starts: `(M,)` int64, each clip's first frame in the store.
         mse: for each of `SERIES` the errors `(M, S)`, pixels in [0, 1].
-        ssim: for each of `SERIES` the similarities `(M,)` of the first dreamed frame.
+        ssim: for each of `SERIES` the structural similarities `(M, S)`.
         moving_MS: whether the true frame differs from the prompt's last one, which is what `copy_last` shows.
     """
 
@@ -79,7 +88,8 @@ def measure_rollouts(
     horizon: int,
     num_clips: int,
     seed: int,
-    batch_size: int = 64,
+    batch_size: int = 16,
+    watchers: Sequence[Watcher] = (),
 ) -> Rollouts:
     """Dreams clips of a split under the latent actions inferred from them, and under random ones.
 
@@ -88,12 +98,18 @@ def measure_rollouts(
         horizon: frames dreamed.
         num_clips: at most this many.
         seed: of the random actions, uniform over all A (the inferred one included), and of sampling.
+        watchers: see each batch's frames, which nobody keeps.
 
     Raises:
         WindowError: no episode is as long as context and horizon together.
     """
     context, length = world.context_frames, world.context_frames + horizon
-    starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), num_clips)
+    try:
+        starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), num_clips)
+    except WindowError as fault:
+        raise WindowError(
+            f"to dream {horizon} frames (evaluate.horizon, evaluate.drift_horizon) after {context} of context: {fault}"
+        ) from None
     random_MS = np.random.default_rng(seed).integers(world.num_actions, size=(len(starts), horizon))
     mse, ssim, moving = {name: [] for name in SERIES}, {name: [] for name in SERIES}, []
     for first in progress(range(0, len(starts), batch_size), name="roll out", unit="batch"):
@@ -103,16 +119,22 @@ def measure_rollouts(
         random_actions = torch.cat(
             [actions[:, : context - 1], torch.from_numpy(random_MS[rows]).to(world.device)], dim=1
         )
-        through_tokens = world.tokenizer.decode(world.tokenizer.encode(truth_BSHWC.flatten(0, 1)))
+        through_tokens = [
+            world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
+            for frames_BHWC in truth_BSHWC.flatten(0, 1).split(TOKENIZER_FRAMES)
+        ]
         shown = {
             "imagined": dream(world, frames_BTHWC, actions, seed + first),
             "random_action": dream(world, frames_BTHWC, random_actions, seed + first),
             "copy_last": last_B1HWC.expand_as(truth_BSHWC),
-            "tokenizer": through_tokens.view_as(truth_BSHWC),
+            "tokenizer": torch.cat(through_tokens).view_as(truth_BSHWC),
         }
         for name, frames_BSHWC in shown.items():
             mse[name].append(frame_mse(frames_BSHWC, truth_BSHWC))
-            ssim[name].append(frame_ssim(frames_BSHWC[:, 0], truth_BSHWC[:, 0]))
+            ssim[name].append(frame_ssim(frames_BSHWC, truth_BSHWC))
+        for watch in watchers:
+            for name, frames_BSHWC in {REAL: truth_BSHWC, **shown}.items():
+                watch(name, torch.cat([frames_BTHWC[:, :context], frames_BSHWC], dim=1))
         moving.append(is_moving(last_B1HWC.cpu().numpy(), truth_BSHWC.cpu().numpy()))
     return Rollouts(
         starts=starts,
@@ -133,38 +155,67 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     Raises:
         ValueError: no frame moves.
     """
-    everything_MS = np.ones_like(rollouts.moving_MS)
-    moving = _metrics_of(rollouts, rollouts.moving_MS)
-    return _metrics_of(rollouts, everything_MS) | {f"{name}_moving": value for name, value in moving.items()}
+    return _all_and_moving(rollouts, _headline)
 
 
-def _metrics_of(rollouts: Rollouts, chosen_MS: np.ndarray) -> dict[str, float]:
-    def psnr_at(series: str, t: int) -> float:
-        return psnr(rollouts.mse[series][chosen_MS[:, t - 1], t - 1])
+def drift_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """How far dreams have drifted at the horizon: `psnr_<S>` (dB) and `ssim_<S>`, each also of the baselines, as in
+    `psnr_copy_last_<S>`, and each also as `..._moving`, of moving frames only.
 
-    metrics, horizon = {}, chosen_MS.shape[1]
-    for series, suffix in SERIES.items():
-        metrics[f"psnr{suffix}"] = psnr_at(series, 1)
-        metrics[f"ssim{suffix}"] = float(np.mean(rollouts.ssim[series][chosen_MS[:, 0]]))
-    for series in ("imagined", "copy_last"):
-        metrics[f"psnr{SERIES[series]}_{horizon}"] = psnr_at(series, horizon)
-    for t in (1, 4):
-        metrics[f"delta_psnr_{t}"] = psnr_at("imagined", t) - psnr_at("random_action", t)
-    return metrics
+    Raises:
+        ValueError: no frame moves.
+    """
+    horizon = rollouts.moving_MS.shape[1]
+    return _all_and_moving(rollouts, partial(_metrics_at, t=horizon, ending=f"_{horizon}"))
 
 
 def horizon_table(rollouts: Rollouts, moving: bool) -> list[dict[str, float]]:
-    """PSNR against horizon: a row for each of 1..S, `horizon` and the PSNR (dB) of each of `SERIES`.
+    """What is left against horizon: a row for each of 1..S, `horizon` and, for each of `SERIES`, `psnr_<series>` (dB)
+    and `ssim_<series>`.
 
     Args:
         moving: of moving frames only; a horizon at which nothing moves has no row then.
     """
     chosen_MS = rollouts.moving_MS if moving else np.ones_like(rollouts.moving_MS)
-    return [
-        {"horizon": t + 1} | {series: psnr(mse_MS[chosen_MS[:, t], t]) for series, mse_MS in rollouts.mse.items()}
-        for t in range(chosen_MS.shape[1])
-        if chosen_MS[:, t].any()
-    ]
+    table = []
+    for t in (1 + np.flatnonzero(chosen_MS.any(axis=0))).tolist():
+        scores = {series: _scores(rollouts, series, chosen_MS, t) for series in SERIES}
+        row = {f"{measure}_{series}": scores[series][measure] for measure in MEASURES for series in SERIES}
+        table.append({"horizon": t, **row})
+    return table
+
+
+def _scores(rollouts: Rollouts, series: str, chosen_MS: np.ndarray, t: int) -> dict[str, float]:
+    """Each of `MEASURES`, of the chosen among the clips' dreamed frames t, counted from 1."""
+    chosen_M = chosen_MS[:, t - 1]
+    return {
+        "psnr": psnr(rollouts.mse[series][chosen_M, t - 1]),
+        "ssim": float(np.mean(rollouts.ssim[series][chosen_M, t - 1])),
+    }
+
+
+def _headline(rollouts: Rollouts, chosen_MS: np.ndarray) -> dict[str, float]:
+    def psnr_at(series: str, t: int) -> float:
+        return _scores(rollouts, series, chosen_MS, t)["psnr"]
+
+    horizon = chosen_MS.shape[1]
+    metrics = _metrics_at(rollouts, chosen_MS, t=1, ending="")
+    metrics |= {f"psnr{SERIES[series]}_{horizon}": psnr_at(series, horizon) for series in ("imagined", "copy_last")}
+    return metrics | {f"delta_psnr_{t}": psnr_at("imagined", t) - psnr_at("random_action", t) for t in (1, 4)}
+
+
+def _metrics_at(rollouts: Rollouts, chosen_MS: np.ndarray, *, t: int, ending: str) -> dict[str, float]:
+    return {
+        f"{measure}{suffix}{ending}": value
+        for series, suffix in SERIES.items()
+        for measure, value in _scores(rollouts, series, chosen_MS, t).items()
+    }
+
+
+def _all_and_moving(rollouts: Rollouts, measure: Callable[[Rollouts, np.ndarray], dict[str, float]]):
+    """What is measured on all frames, and as `..._moving` on the moving ones."""
+    everything, moving = measure(rollouts, np.ones_like(rollouts.moving_MS)), measure(rollouts, rollouts.moving_MS)
+    return everything | {f"{name}_moving": value for name, value in moving.items()}
 
 
 def liveliest(rollouts: Rollouts, count: int) -> np.ndarray:

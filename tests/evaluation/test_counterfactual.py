@@ -121,9 +121,9 @@ class Telling(torch.nn.Module):
 
 def test_labels_of_branches(branches):
     telling = branch_nmi(Telling(branches, lambda effect: effect), branches)
-    assert telling["ground"] > 0.8, "all but branches that look alike are told apart"
-    assert telling["air"] > 0.8
+    assert telling["action_nmi_ground"] > 0.8, "all but branches that look alike are told apart"
+    assert telling["action_nmi_air"] > 0.8
     along = branch_nmi(Telling(branches, lambda effect: effect % 3), branches)
-    assert along["air"] >= telling["air"] - 0.05
-    assert along["ground"] < telling["ground"]
-    assert branch_nmi(Telling(branches, lambda _: 0), branches) == {"ground": 0.0, "air": 0.0}
+    assert along["action_nmi_air"] >= telling["action_nmi_air"] - 0.05
+    assert along["action_nmi_ground"] < telling["action_nmi_ground"]
+    assert branch_nmi(Telling(branches, lambda _: 0), branches) == {"action_nmi_ground": 0.0, "action_nmi_air": 0.0}

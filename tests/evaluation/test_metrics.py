@@ -44,6 +44,12 @@ def test_frame_ssim_is_that_of_each_frame_alone(frames):
         )
 
 
+def test_frame_ssim_is_the_same_in_parts(frames, monkeypatch):
+    found = metrics.frame_ssim(*frames)
+    monkeypatch.setattr(metrics, "SSIM_FRAMES", 4)
+    np.testing.assert_allclose(metrics.frame_ssim(*frames), found, atol=1e-6)
+
+
 def test_frame_ssim_of_equal_frames_is_one(frames):
     np.testing.assert_allclose(metrics.frame_ssim(frames[0], frames[0]), 1, atol=1e-6)
 

@@ -8,15 +8,16 @@ from PIL import Image, ImageSequence
 from genie.evaluation import pictures, report
 from genie.evaluation.rollouts import measure_rollouts
 
-HORIZON = 4
+HORIZON, DRIFT_HORIZON = 4, 9
 
 
 @pytest.fixture(scope="module")
 def write(store, latent_actions):
     def write(folder: Path, world) -> Path:
         rollouts = measure_rollouts(world, store, latent_actions, horizon=HORIZON, num_clips=6, seed=0)
+        drift = measure_rollouts(world, store, latent_actions, horizon=DRIFT_HORIZON, num_clips=6, seed=0)
         tokens = np.arange(store.num_frames) % world.tokenizer.num_codes
-        report.write_report(folder, world, store, tokens, latent_actions, rollouts, num_gifs=2, seed=0)
+        report.write_report(folder, world, store, tokens, latent_actions, rollouts, drift, num_gifs=2, seed=0)
         return folder
 
     return write
@@ -24,10 +25,8 @@ def write(store, latent_actions):
 
 def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path):
     first, second = (write(tmp_path / name, obedient_world) for name in ("first", "second"))
-    plots = {"reconstructions.png", "codebook_histogram.png", "action_table.png", "psnr_horizon.png"}
-    tables = {
-        f"{name}.csv" for name in ("codebook_histogram", "action_table", "psnr_horizon_all", "psnr_horizon_moving")
-    }
+    plots = {"reconstructions.png", "codebook_histogram.png", "action_table.png", "horizon.png"}
+    tables = {f"{name}.csv" for name in ("codebook_histogram", "action_table", "horizon_all", "horizon_moving")}
     dreams = {
         f"{name}_{i}.{kind}"
         for name, kind in (("dream", "gif"), ("actions", "gif"), ("actions", "png"))
@@ -39,6 +38,8 @@ def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path
 
     assert _num_shown(first / "actions_0.gif") == HORIZON + 1
     assert _num_shown(first / "dream_0.gif") == HORIZON + obedient_world.context_frames
+    horizons = [int(row["horizon"]) for row in csv.DictReader((first / "horizon_all.csv").open())]
+    assert horizons == list(range(1, DRIFT_HORIZON + 1))
     shares = [float(row["share"]) for row in csv.DictReader((first / "action_table.csv").open())]
     assert sum(shares) == pytest.approx(obedient_world.num_actions)
 

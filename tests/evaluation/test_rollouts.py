@@ -3,9 +3,13 @@ import pytest
 import torch
 
 from genie.data.windows import WindowError
+from genie.evaluation.metrics import frame_ssim
 from genie.evaluation.rollouts import (
+    MEASURES,
+    REAL,
     SERIES,
     dream_held,
+    drift_metrics,
     horizon_table,
     liveliest,
     measure_rollouts,
@@ -49,18 +53,62 @@ def test_batches_change_nothing(obedient_world, store, latent_actions):
     parts = measure_rollouts(obedient_world, store, latent_actions, **SETTINGS, batch_size=5)
     for series in SERIES:
         np.testing.assert_array_equal(whole.mse[series], parts.mse[series])
+        np.testing.assert_allclose(whole.ssim[series], parts.ssim[series], atol=1e-6)
+
+
+def test_every_dreamed_frame_has_its_similarity(still_world, store, latent_actions):
+    rollouts = measure_rollouts(still_world, store, latent_actions, **SETTINGS)
+    for row, start in enumerate(rollouts.starts[:3]):
+        last, *truth = torch.from_numpy(store.read(start + 1, start + 7)).split(1)
+        expected = [frame_ssim(last, frame).item() for frame in truth]
+        for series in ("imagined", "copy_last"):
+            np.testing.assert_allclose(rollouts.ssim[series][row], expected, atol=1e-5)
+
+
+def test_drift_is_what_the_last_frames_score(still_world, store, latent_actions):
+    rollouts = measure_rollouts(still_world, store, latent_actions, **SETTINGS)
+    metrics = drift_metrics(rollouts)
+    names = {f"{measure}{suffix}_5" for measure in MEASURES for suffix in SERIES.values()}
+    assert set(metrics) == names | {f"{name}_moving" for name in names}
+    moving_M = rollouts.moving_MS[:, -1]
+    assert metrics["psnr_random_action_5"] == pytest.approx(_psnr_at(rollouts, "random_action", 5))
+    assert metrics["ssim_5_moving"] == pytest.approx(rollouts.ssim["imagined"][moving_M, -1].mean())
+    assert metrics["ssim_5_moving"] == metrics["ssim_copy_last_5_moving"] < metrics["ssim_tokenizer_5_moving"]
+    headline = rollout_metrics(rollouts)
+    for name in headline.keys() & metrics.keys():
+        assert headline[name] == metrics[name]
+
+
+def test_watchers_see_every_frame_once(still_world, store, latent_actions):
+    seen = {}
+
+    def watch(series, frames_BTHWC):
+        seen.setdefault(series, []).append(frames_BTHWC)
+
+    rollouts = measure_rollouts(still_world, store, latent_actions, **SETTINGS, batch_size=5, watchers=[watch])
+    assert [len(batch) for batch in seen[REAL]] == [5, 5, 2]
+    clips = {series: torch.cat(batches) for series, batches in seen.items()}
+    assert set(clips) == {REAL, *SERIES}
+    real, _ = read_clips(store, latent_actions, rollouts.starts, 7)
+    assert torch.equal(clips[REAL], real)
+    assert torch.equal(clips["tokenizer"], real)
+    assert torch.equal(clips["imagined"], real[:, [0, 1, 1, 1, 1, 1, 1]])
 
 
 def test_horizon_table_has_a_row_a_frame(obedient_world, store, latent_actions):
     rollouts = measure_rollouts(obedient_world, store, latent_actions, **SETTINGS)
     table = horizon_table(rollouts, moving=False)
     assert [row["horizon"] for row in table] == [1, 2, 3, 4, 5]
-    assert table[0]["copy_last"] == rollout_metrics(rollouts)["psnr_copy_last"]
-    assert all(set(row) == {"horizon", *SERIES} for row in table)
+    assert table[0]["psnr_copy_last"] == rollout_metrics(rollouts)["psnr_copy_last"]
+    assert table[-1]["ssim_random_action"] == drift_metrics(rollouts)["ssim_random_action_5"]
+    columns = {f"{measure}_{series}" for measure in MEASURES for series in SERIES}
+    assert all(set(row) == {"horizon"} | columns for row in table)
+    moving = horizon_table(rollouts, moving=True)
+    assert moving[-1]["psnr_copy_last"] == drift_metrics(rollouts)["psnr_copy_last_5_moving"]
 
 
 def test_an_episode_too_short_is_named(obedient_world, store, latent_actions):
-    with pytest.raises(WindowError, match="no episode holds 42 frames"):
+    with pytest.raises(WindowError, match=r"40 frames \(evaluate.horizon, .*drift_horizon\).* no episode holds 42"):
         measure_rollouts(obedient_world, store, latent_actions, horizon=40, num_clips=1, seed=0)
 
 
