@@ -124,7 +124,7 @@ class LamParams(ProbeParams):
 class DynamicsParams(TrainingParams):
     """The block-causal MaskGIT."""
 
-    actions: Literal["latent", "true"]
+    actions: Literal["latent", True]
     context_frames: Annotated[int, Field(ge=1, le=255)]
     window: Annotated[int, Field(ge=2, le=256)]
     action_injection: Literal["prepend", "adaln", "add"]

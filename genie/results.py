@@ -9,9 +9,11 @@ from pathlib import Path
 from genie.stage import METRICS_FOLDER
 
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
+TRUE_ACTIONS = "true_actions"  # file with the metrics of `evaluate` where the dynamics is told the true actions
 BASELINES = {  # by column; the first that there is
     "copy last": ["_copy_last"],
-    "random action": ["_random_action"],
+    "random action": ["_random_action", "_chance"],
+    "true actions": ["_true_actions"],
     "ceiling": ["_tokenizer", "_ceiling"],
 }
 
@@ -52,6 +54,9 @@ ROWS = (
     Row("lam", "action_nmi{}", 3, "mutual information with the true actions, normalised to [0, 1]"),
     Row("dynamics", "cross_entropy", 3, "nats a token, next frame wholly masked"),
     Row("dynamics", "token_accuracy", 3, "share of that frame's tokens guessed right"),
+    Row("evaluate", "action_nmi_ground{}", 3, "the same of branches of the real game, where a jump can start"),
+    Row("evaluate", "action_nmi_air{}", 3, "the same in the air, of stay, left and right"),
+    Row("evaluate", "counterfactual_accuracy{}", 3, "share of frames in which a button does what its name says"),
     Row("evaluate", "psnr{}", 2, "dB, first dreamed frame"),
     Row("evaluate", "psnr{}_moving", 2, "the same, where the picture moves"),
     Row("evaluate", "ssim{}", 3, "structural similarity, first dreamed frame"),
@@ -60,22 +65,24 @@ ROWS = (
     Row("evaluate", "psnr{}_{drift}_moving", 2, "the same, of long dreams"),
     Row("evaluate", "ssim{}_{drift}_moving", 3, "structural similarity, the same frames"),
     Row("evaluate", "frechet_probe{}", 2, "distance of dreamed from real motion in the probe's features; 0 is best"),
-    Row("evaluate", "delta_psnr_1", 2, "dB that the inferred action is worth over a random one, frame 1"),
-    Row("evaluate", "delta_psnr_1_moving", 2, "the same, where the picture moves"),
-    Row("evaluate", "delta_psnr_4", 2, "the same as `delta_psnr_1`, after 4 frames"),
-    Row("evaluate", "delta_psnr_4_moving", 2, "the same, where the picture moves"),
+    Row("evaluate", "delta_psnr_1{}", 2, "dB that the inferred action is worth over a random one, frame 1"),
+    Row("evaluate", "delta_psnr_1_moving{}", 2, "the same, where the picture moves"),
+    Row("evaluate", "delta_psnr_4{}", 2, "the same as `delta_psnr_1`, after 4 frames"),
+    Row("evaluate", "delta_psnr_4_moving{}", 2, "the same, where the picture moves"),
 )
 
 
 def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict[str, float]]:
-    """All that the table needs, by file and key.
+    """All that the table needs, by file and key; `true_actions` only if there is such a file.
 
     Raises:
         ResultsError: a file is missing or no JSON.
     """
     metrics = {}
-    for name in dict.fromkeys(row.file for row in ROWS):
+    for name in dict.fromkeys([*(row.file for row in ROWS), TRUE_ACTIONS]):
         path = folder / f"{name}.json"
+        if name == TRUE_ACTIONS and not path.exists():
+            continue
         try:
             metrics[name] = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -94,16 +101,23 @@ def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
         ["metric", "value", *BASELINES, "meaning"],
         ["---", "---:", *["---:"] * len(BASELINES), "---"],
     ]
+    told = metrics.get(TRUE_ACTIONS, {})
     for row in ROWS:
-        found = metrics[row.file]
+        found = dict(metrics[row.file])
         horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
         dreamed = {"horizon": min(horizons, default=0), "drift": max(horizons, default=0)}
         name = row.key.format("", **dreamed)
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
+        if row.file == "evaluate" and name in told and "action_nmi" not in name:  # which is of the LAM, in both
+            found[row.key.format("_true_actions", **dreamed)] = told[name]
         shown = {key: f"{value:,.{row.digits}f}" for key, value in found.items()}
         value = shown.pop(name)  # a metric without `{}` has no baseline: it would be its own
-        baselines = [[row.key.format(suffix, **dreamed) for suffix in each] for each in BASELINES.values()]
+        baselines = [
+            # `counterfactual_chance` is the accuracy of chance.
+            [row.key.format(suffix, **dreamed).replace("accuracy_chance", "chance") for suffix in each]
+            for each in BASELINES.values()
+        ]
         cells = [next((shown[key] for key in keys if key in shown), "") for keys in baselines]
         lines.append([f"{row.file} `{name}`", value, *cells, row.meaning])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,6 +1,7 @@
 """Trains the dynamics on cached tokens and latent actions: data/models/dynamics/."""
 
-from genie.data.buttons import read_buttons, write_buttons
+from shutil import copy
+
 from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
 from genie.data.windows import TokenWindows
 from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
@@ -39,7 +40,7 @@ def main(params: Params, tracker: Tracker) -> None:
     write_metrics("dynamics", metrics)
     tracker.log_final(metrics)
     save_model("data/models/dynamics", model)
-    write_buttons("data/models/dynamics", read_buttons("data/actions"))
+    copy("data/actions/buttons.json", "data/models/dynamics")
     resume.clear()
 
 

@@ -32,7 +32,14 @@ TINY = {
         "gate_min_gain_db": -100.0,
     },
     "dynamics": {"context_frames": 2, **TINY_TRANSFORMER},
-    "evaluate": {"num_clips": 4, "horizon": 5, "drift_clips": 2, "drift_horizon": 8, "num_gifs": 1},
+    "evaluate": {
+        "num_clips": 4,
+        "horizon": 5,
+        "drift_clips": 2,
+        "drift_horizon": 8,
+        "num_gifs": 1,
+        "num_states": 24,
+    },
 }
 
 

@@ -41,6 +41,8 @@ def load(tmp_path):
         ("collect", "backgrounds", "yes", "collect.backgrounds: .*valid boolean.* got 'yes'"),
         ("collect", "frames", {"train": 1, "val": 1}, "collect.frames.test: missing key"),
         ("evaluate", "i3d_weights", "", "evaluate.i3d_weights.*: .* got ''"),
+        ("dynamics", "actions", False, "dynamics.actions: .*'latent' or True, got False"),
+        ("evaluate", "num_states", 0, "evaluate.num_states: .*greater than 0.* got 0"),
         ("runtime", "threads", None, "runtime.threads: .* got None"),
     ],
 )
@@ -94,6 +96,11 @@ def test_codes_must_fit_the_cache(tree):
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", "1e-04"])
 def test_a_learning_rate_in_any_notation_is_a_number(load, number):
     assert load(re.sub(r"lr: \S+", f"lr: {number}", TEXT)).tokenizer.lr == 1e-4
+
+
+@pytest.mark.parametrize(("word", "value"), [("latent", "latent"), ("true", True)])
+def test_the_actions_that_the_dynamics_is_told(load, word, value):
+    assert load(re.sub(r"  actions: \S+", f"  actions: {word}", TEXT)).dynamics.actions == value
 
 
 @pytest.mark.parametrize("text", ["collect: {", "collect:\n\t- 1", "a: 1\na: 2", "\x00"])

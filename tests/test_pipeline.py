@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from genie.data.buttons import read_buttons
 from genie.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,8 +119,15 @@ def test_metrics_and_plots_show(project):
         assert shown[f"data/metrics/{name}.json"]["data"]
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
-    for name in ("train_loss", "copy_last", "reconstructions", "codebook_histogram", "action_table"):
+    pictures = ("reconstructions", "codebook_histogram", "action_table", "counterfactual_confusion", "branches")
+    for name in ("train_loss", "copy_last", *pictures):
         assert name in page
+
+
+def test_the_buttons_go_with_the_models(project):
+    buttons = [read_buttons(project.root / f"data/{folder}") for folder in ("models/lam", "actions", "models/dynamics")]
+    assert len(buttons[0]) == 8
+    assert buttons[1:] == buttons[:-1]
 
 
 def test_an_experiment_reruns_only_what_depends_on_it(project):
@@ -132,7 +140,13 @@ def test_an_experiment_reruns_only_what_depends_on_it(project):
     assert sorted(run.info.run_name for run in runs["slower"]) == ["evaluate", "train_dynamics"]
 
 
-def test_an_experiment_in_a_temporary_copy_is_tracked_here(project):
-    output = project.dvc("exp", "run", "--temp", "--name", "reseeded", "--set-param", "evaluate.seed=1")
-    assert stages_run(output)[-1] == "evaluate"
-    assert "evaluate" in [run.info.run_name for run in project.runs()["reseeded"]]
+def test_the_upper_bound_is_an_experiment_in_a_temporary_copy_tracked_here(project):
+    project.run("git", "restore", ".")
+    installed = f".venv/installed-{sys.version_info.major}.{sys.version_info.minor}"
+    output = project.run("make", "upper-bound", f"PYTHON={sys.executable}", f"--old-file={installed}")
+    assert stages_run(output)[-3:] == ["label_actions", "train_dynamics", "evaluate"]
+    assert "evaluate" in [run.info.run_name for run in project.runs()["true-actions"]]
+    assert project.run("git", "status", "--porcelain").split() == ["??", "data/metrics/true_actions.json"]
+    told = json.loads((project.root / "data/metrics/true_actions.json").read_text())
+    assert told["action_nmi"] == 1
+    assert told.keys() == json.loads((project.root / "data/metrics/evaluate.json").read_text()).keys()

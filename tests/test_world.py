@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from genie.data.buttons import Button, ButtonsError, write_buttons
 from genie.models.dynamics import build_dynamics
 from genie.models.tokenizer import build_tokenizer
 from genie.params import SamplingParams
@@ -8,6 +9,7 @@ from genie.training.checkpoint import CheckpointError, fingerprint, save_model
 from genie.world import WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
+BUTTONS = tuple(Button("left", action / ACTIONS) for action in range(ACTIONS))
 FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     SamplingParams(maskgit_steps=1, temperature=0.0),
@@ -54,7 +56,7 @@ def models(tiny_params, scrambled):
 
 @pytest.fixture
 def world(models):
-    return WorldModel(*models, SAMPLINGS[1])
+    return WorldModel(*models, SAMPLINGS[1], BUTTONS)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def dream(world, prompt, seed=0, known=True):
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_the_cache_changes_no_dream(sampling, known, models, prompt):
     tokenizer, dynamics = models
-    cached, slow = WorldModel(tokenizer, dynamics, sampling), WorldModel(tokenizer, Uncached(dynamics), sampling)
+    cached, slow = (WorldModel(tokenizer, each, sampling, BUTTONS) for each in (dynamics, Uncached(dynamics)))
     dreamed_BSHWC = dream(cached, prompt, known=known)
     assert dreamed_BSHWC.shape == (BATCH, DREAMED, 64, 64, 3)
     assert dreamed_BSHWC.dtype == torch.uint8
@@ -84,7 +86,7 @@ def test_the_cache_changes_no_dream(sampling, known, models, prompt):
 
 
 def test_a_seed_decides_the_dream(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[2])
+    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
     assert torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=1))
     assert not torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=2))
 
@@ -119,7 +121,11 @@ def test_frames_are_streamed_as_they_are_dreamed(world, prompt):
 def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path):
     for name, model in zip(("tokenizer", "dynamics"), models, strict=True):
         save_model(tmp_path / name, model)
+    with pytest.raises(ButtonsError, match=r"dynamics/buttons\.json: no such file; run `dvc repro`"):
+        WorldModel.load(tmp_path, SAMPLINGS[1])
+    write_buttons(tmp_path / "dynamics", BUTTONS)
     loaded = WorldModel.load(tmp_path, SAMPLINGS[1])
+    assert loaded.buttons == BUTTONS
     assert torch.equal(dream(loaded, prompt), dream(world, prompt))
 
 

@@ -151,7 +151,7 @@ class EpisodeStore:
             return self._open()["frames"][start:stop]
 
     def actions(self) -> np.ndarray:
-        """All simulator actions, `(N,)` uint8; for evaluation only, training never reads them."""
+        """All simulator actions, `(N,)` uint8; for evaluation, its probe and the upper bound only."""
         with self._faults():
             return self._open()["actions"][:]
 

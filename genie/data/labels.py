@@ -1,4 +1,4 @@
-"""Windows with the actions that were really taken: for the probe alone, no other model may see them.
+"""Windows with the actions that were really taken: for the probe alone.
 
 Apart from the other windows, so that the stages that train on those do not depend on the simulator.
 

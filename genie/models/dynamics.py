@@ -6,7 +6,7 @@ Axes: `B` batch, `T` frames, `S = T - 1` transitions, `N` tokens a frame, `P` pa
 Trained as it is played: the past is clean, only the frame being predicted is masked, and its queries read the clean
 past's keys and values. So a window of T frames goes through the blocks as T - 1 clean frames and T - 1 masked ones
 side by side, and at play the past is a cache: a MaskGIT step costs one frame. Tokens go through the blocks in square
-patches: four to a place is a quarter of the places, each four times as wide at the same cost.
+patches: four to a place is a quarter of the places, each twice as wide at the same cost.
 """
 
 import math

@@ -68,7 +68,7 @@ def load_model(folder: str | Path, model_class: type, device: torch.device | str
 
     Args:
         folder: what `save_model` wrote.
-        model_class: what it must be: `Tokenizer`, `LatentActionModel` or `Dynamics`.
+        model_class: what it must be: `Tokenizer`, `ActionProbe`, `LatentActionModel` or `Dynamics`.
         device: where to put it.
 
     Raises:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genie.data.motion import is_moving
+from genie.data.motion import changed_share, is_moving
 
 
 def frame_with(num_changed, by):
@@ -22,3 +22,9 @@ def test_axes_before_the_frame_are_kept():
     frames_BTHWC = np.stack([[frame_with(0, 0), frame_with(500, 20), frame_with(500, 20)]] * 2)
     moving_BS = is_moving(frames_BTHWC[:, :-1], frames_BTHWC[:, 1:])
     assert moving_BS.tolist() == [[True, False]] * 2
+
+
+def test_the_share_of_changed_pixels_of_frames_against_frames():
+    frames_E = np.stack([frame_with(0, 0), frame_with(1024, 9), frame_with(2048, 9)])
+    shares = changed_share(frames_E[:, None], frames_E[None])
+    assert shares.tolist() == [[0, 0.25, 0.5], [0.25, 0, 0.25], [0.5, 0.25, 0]]

@@ -82,6 +82,23 @@ def test_levels_stay_in_range():
     assert set(played.level_seeds().tolist()) <= {7, 8, 9}
 
 
+def test_a_restored_state_leads_to_the_same_frames():
+    played, rng = simulator(), np.random.default_rng(0)
+    played.observe()
+    state, actions = played.save(), rng.integers(0, NUM_ACTIONS, (2, 20, 4))
+
+    def play(actions_TB):
+        for action_B in actions_TB:
+            played.act(action_B)
+            played.observe()
+        return played.observe()[0].copy()
+
+    first, other = play(actions[0]), play(actions[1])
+    assert not np.array_equal(first, other)
+    played.restore(state)
+    np.testing.assert_array_equal(play(actions[0]), first)
+
+
 def test_import_is_silent():
     command = [sys.executable, "-c", "import genie.data.simulator"]
     result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=True)

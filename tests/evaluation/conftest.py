@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from genie.data.buttons import TRUE_BUTTONS
 from genie.data.episodes import NO_ACTION, SCHEMA_VERSION, EpisodeStore
 from genie.data.simulator import effective_action
 
@@ -35,6 +36,7 @@ class RollingWorld:
     """Knows the physics; `obeys=False` never moves."""
 
     num_actions, context_frames, device = 6, 2, torch.device("cpu")
+    buttons = TRUE_BUTTONS
     tokenizer = IdentityTokenizer()
 
     def __init__(self, obeys: bool = True):

@@ -25,15 +25,14 @@ class BranchingWorld:
     def __init__(self, branches: Branches, choose=lambda action: action, num_actions: int = 6):
         self.num_actions = num_actions
         self._branches, self._choose = branches, choose
+        self._state_of = {past.tobytes(): m for m, past in enumerate(branches.past_MTHWC[:, -CONTEXT:])}
 
     def rollout(self, frames_BTHWC, actions_BS, generator=None, prompt_actions_BS=None):
         assert frames_BTHWC.shape[1] == CONTEXT
         assert prompt_actions_BS.shape[1] == CONTEXT - 1
-        shown = []
-        for past_THWC, action in zip(frames_BTHWC.numpy(), actions_BS[:, 0].tolist(), strict=True):
-            alike = (self._branches.past_MTHWC[:, -CONTEXT:] == past_THWC).all((1, 2, 3, 4))
-            shown.append(self._branches.next_MEHWC[alike.argmax(), self._choose(action)])
-        return torch.from_numpy(np.stack(shown))[:, None]
+        states = [self._state_of[past_THWC.tobytes()] for past_THWC in frames_BTHWC.numpy()]
+        chosen = [self._choose(action) for action in actions_BS[:, 0].tolist()]
+        return torch.from_numpy(self._branches.next_MEHWC[states, chosen])[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +108,13 @@ class Telling(torch.nn.Module):
         super().__init__()
         self.somewhere = torch.nn.Parameter(torch.zeros(()))
         self._branches, self._label = branches, label
+        self._state_of = {past.tobytes(): m for m, past in enumerate(branches.past_MTHWC)}
 
     def infer_actions(self, frames_BTHWC):
         labels = torch.zeros(frames_BTHWC.shape[0], frames_BTHWC.shape[1] - 1, dtype=torch.long)
         for row, frames_THWC in enumerate(frames_BTHWC.numpy()):
-            alike = (self._branches.past_MTHWC == frames_THWC[:-1]).all((1, 2, 3, 4)).argmax()
-            real = (self._branches.next_MEHWC[alike] == frames_THWC[-1]).all((1, 2, 3))
+            state = self._state_of[frames_THWC[:-1].tobytes()]
+            real = (self._branches.next_MEHWC[state] == frames_THWC[-1]).all((1, 2, 3))
             labels[row, -1] = self._label(int(real.argmax()))
         return labels
 

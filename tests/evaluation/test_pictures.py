@@ -1,28 +1,51 @@
+from itertools import product
+
 import numpy as np
 from PIL import Image
 
 from genie.evaluation import pictures
 
 
+def panel(sheet, row, column):
+    """One of a sheet's panels of 8x8 pixels, as it was before it was enlarged."""
+    scale, gap, caption = pictures.SCALE, pictures.GAP, pictures.CAPTION_HEIGHT
+    top = gap + caption + row * (8 * scale + caption + gap)
+    left = gap + column * (8 * scale + gap)
+    return sheet[top : top + 8 * scale : scale, left : left + 8 * scale : scale]
+
+
 def test_contact_sheet_enlarges_without_mixing_pixels():
     panels = np.random.default_rng(0).integers(256, size=(2, 3, 8, 8, 3), dtype=np.uint8)
     sheet = pictures.contact_sheet(panels, [["a"] * 3] * 2)
-    y, x = pictures.GAP + pictures.CAPTION_HEIGHT, pictures.GAP
-    step_y = 8 * pictures.SCALE + pictures.CAPTION_HEIGHT + pictures.GAP
-    step_x = 8 * pictures.SCALE + pictures.GAP
     for row, column in np.ndindex(2, 3):
-        top, left = y + row * step_y, x + column * step_x
-        shown = sheet[
-            top : top + 8 * pictures.SCALE : pictures.SCALE, left : left + 8 * pictures.SCALE : pictures.SCALE
-        ]
-        np.testing.assert_array_equal(shown, panels[row, column])
+        np.testing.assert_array_equal(panel(sheet, row, column), panels[row, column])
 
 
 def test_action_sheets_have_a_panel_for_each_of_an_odd_number_of_actions():
     dreams = np.zeros((5, 4, 8, 8, 3), np.uint8)
-    sheets = pictures.action_sheets(np.full((8, 8, 3), 9, np.uint8), dreams)
+    sheets = pictures.action_sheets(np.full((8, 8, 3), 9, np.uint8), dreams, ["jump"] * 5)
     assert len(sheets) == 4 + 1
     assert len({sheet.shape for sheet in sheets}) == 1
+
+
+def test_an_action_strip_shows_each_action_from_its_first_frame_to_its_last():
+    dreams = np.random.default_rng(0).integers(256, size=(2, 9, 8, 8, 3), dtype=np.uint8)
+    sheet = pictures.action_strip(dreams, ["left", "right"], num_columns=3)
+    for action, (column, step) in product(range(2), enumerate([0, 4, 8])):
+        np.testing.assert_array_equal(panel(sheet, action, column), dreams[action, step])
+    renamed = pictures.action_strip(dreams, ["left", "jump"], num_columns=3)
+    assert not np.array_equal(sheet, renamed), "the names are shown"
+
+
+def test_a_branch_sheet_has_what_was_imagined_below_what_is_real():
+    rng = np.random.default_rng(0)
+    now, real, imagined = (rng.integers(256, size=(*axes, 8, 8, 3), dtype=np.uint8) for axes in [(2,), (2, 3), (2, 4)])
+    sheet = pictures.branch_sheet(now, real, imagined, ["stay", "left", "right"], list("abcd"))
+    empty = np.full((8, 8, 3), pictures.BACKGROUND, np.uint8)
+    for state in range(2):
+        rows = [[now[state], *real[state], empty], [empty, *imagined[state]]]
+        for (below, row), column in product(enumerate(rows), range(5)):
+            np.testing.assert_array_equal(panel(sheet, 2 * state + below, column), row[column])
 
 
 def test_gif_keeps_few_colours_exactly(tmp_path):

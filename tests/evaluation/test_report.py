@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from genie.data.branches import Branches
+from genie.data.buttons import TRUE_BUTTONS
+from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation import pictures, report
+from genie.evaluation.counterfactual import Counterfactuals
 from genie.evaluation.rollouts import measure_rollouts
 
 HORIZON, DRIFT_HORIZON = 4, 9
@@ -42,6 +46,36 @@ def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path
     assert horizons == list(range(1, DRIFT_HORIZON + 1))
     shares = [float(row["share"]) for row in csv.DictReader((first / "action_table.csv").open())]
     assert sum(shares) == pytest.approx(obedient_world.num_actions)
+
+
+def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
+    rng = np.random.default_rng(0)
+    next_MEHWC = rng.integers(256, size=(5, 6, 64, 64, 3), dtype=np.uint8)
+    past_MTHWC, taken_MS = next_MEHWC[:, :2], np.zeros((5, 1), int)
+    asked = [0, 1, 2, 3, 4, 5, 5]  # seven buttons, the last two of one name
+    closest_MA = np.tile([0, 1, 2, 3, 4, 5, 2], (5, 1))  # and the last does another action
+    differs_MEE = np.tile(~np.eye(6, dtype=bool), (5, 1, 1))
+    differs_MEE[0] = False
+    found = Counterfactuals(next_MEHWC[:, closest_MA[0]], closest_MA, differs_MEE)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        branches = Branches(past_MTHWC, taken_MS, next_MEHWC)
+        report.write_counterfactuals(tmp_path / name, branches, found, [TRUE_BUTTONS[action] for action in asked])
+    first = tmp_path / "first"
+    assert {path.name for path in first.iterdir()} == {
+        "counterfactual_confusion.csv",
+        "counterfactual_confusion.png",
+        "branches.png",
+    }
+    for path in first.iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+    rows = csv.DictReader((first / "counterfactual_confusion.csv").open())
+    shares = {(row["asked"], row["came"]): float(row["share"]) for row in rows}
+    came = {pair: share for pair, share in shares.items() if share}
+    assert came == {(action, action): 1 for action in EFFECTIVE_ACTIONS[:5]} | {
+        ("jump_right", "jump_right"): 0.5,
+        ("jump_right", "right"): 0.5,
+    }
 
 
 def _num_shown(path: Path) -> int:

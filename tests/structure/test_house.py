@@ -72,7 +72,7 @@ def test_constraints_pin_exactly_and_name_no_address():
 
 def test_make_help_lists_every_target(tmp_path):
     targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
-    assert re.findall(r"^make (\w+) ", make(tmp_path, "help").stdout, re.MULTILINE) == targets
+    assert re.findall(r"^make ([\w-]+) ", make(tmp_path, "help").stdout, re.MULTILINE) == targets
 
 
 def test_unsupported_python_ends_in_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """`dvc.yaml` says all that a stage reads and writes: DVC does not follow imports, nor read scripts."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from genie.params import ProbeParams, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+PARAMS = read_yaml(ROOT / "params.yaml")
 NAMES = list(STAGES)
 
 # No dep of any stage, because a change in them cannot change a result: values are tracked as params and
@@ -74,9 +76,10 @@ def test_deps_are_the_modules_a_stage_runs(stage):
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
+        ("genie/data/simulator.py", {"collect", "train_probe", "train_lam", "label_actions", "evaluate"}),
         ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
         ("genie/models/motion_encoder.py", {"train_probe", "train_lam", "label_actions", "evaluate"}),
-        ("genie/models/probe.py", {"train_probe", "train_lam"}),
+        ("genie/models/probe.py", {"train_probe", "train_lam", "evaluate"}),
         ("genie/models/lam.py", {"train_lam", "label_actions", "evaluate"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
@@ -88,14 +91,13 @@ def test_a_change_reruns_only_what_depends_on_it(module, stages):
 
 
 @pytest.mark.parametrize("stage", NAMES)
-def test_params_are_the_sections_a_script_reads(stage):
-    read = {
-        node.attr
-        for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
-    # Of runtime only precision can change a result; the simulator computes in integers.
-    expected = {"runtime.precision" if key == "runtime" else key for key in read}
+def test_params_are_the_sections_or_keys_a_script_reads(stage):
+    script = ast.unparse(ast.parse((ROOT / f"stages/{stage}.py").read_text()))
+    expected = set()
+    for section, key in re.findall(r"\bparams\.(\w+)(?:\.(\w+))?", script):
+        # Of runtime only precision can change a result; the simulator computes in integers.
+        key = "precision" if section == "runtime" else key
+        expected.add(f"{section}.{key}" if key in PARAMS[section] else section)
     if stage == "train_probe":  # it reads them through `of_probe`, which gives no others
         expected = expected - {"lam"} | {f"lam.{key}" for key in ProbeParams.model_fields}
     assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from genie.data.episodes import NO_ACTION
+from genie.data.simulator import effective_action
 from genie.models.lam import build_lam
-from genie.training.labelling import latent_actions_of
+from genie.training.labelling import latent_actions_of, true_actions_of
 
 
 @pytest.fixture
@@ -52,3 +53,11 @@ def test_a_split_is_labelled_whole(lam, coinrun):
     assert len(actions) == store.num_frames
     np.testing.assert_array_equal(actions == NO_ACTION, store.actions() == NO_ACTION)
     assert actions[actions != NO_ACTION].max() < lam.num_actions
+
+
+def test_true_actions_stand_where_latent_ones_would(coinrun):
+    store = coinrun["test"]
+    actions, labels = store.actions(), true_actions_of(store)
+    assert labels.dtype == np.uint8
+    for action, label in zip(actions, labels, strict=True):
+        assert label == (NO_ACTION if action == NO_ACTION else effective_action(action))
