@@ -19,7 +19,7 @@ from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from genie.training.tracking import Tracker
 
-NUM_WINDOWS = 1024
+NUM_WINDOWS = 6144
 
 
 def main(params: Params, tracker: Tracker) -> None:

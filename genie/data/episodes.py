@@ -12,7 +12,8 @@ An episode holds only frames in a row inside one level life: no reset, death or 
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ NO_ACTION = 255  # index contract: actions[t] takes frame t to t + 1, and no fra
 SCHEMA_VERSION = 1
 CHUNK_FRAMES = 16
 BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again
+MAX_BLOCKS = 32  # that wait to be compressed: 25 MB
 FILTERS = {
     "zstd": hdf5plugin.Zstd(clevel=3),
     "lzf": {"compression": "lzf"},
@@ -41,7 +43,8 @@ class EpisodeFileError(ValueError):
 class EpisodeWriter:
     """Writes `num_frames` frames to a new HDF5 file, episode after episode.
 
-    Appended frames wait in blocks until `flush` compresses them: the caller chooses when to spend that time.
+    A thread compresses and writes what is appended; its faults are raised by a later call. Leaving the `with` block
+    ends the thread, and drops what still waits for it.
 
     Args:
         file: open for writing.
@@ -56,8 +59,8 @@ class EpisodeWriter:
         self._num_written = 0
         self._block = np.empty((BLOCK_FRAMES, *FRAME_SHAPE), np.uint8)
         self._num_in_block = 0
-        self._full_blocks, self._spare_blocks = deque(), []
-        self._actions = np.full(num_frames, NO_ACTION, np.uint8)
+        self._thread, self._writes = ThreadPoolExecutor(1), deque()
+        self._actions = np.empty(num_frames, np.uint8)
         self._starts, self._level_seeds = [], []
         self._file = file
         self._file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
@@ -69,45 +72,57 @@ class EpisodeWriter:
             **FILTERS[compression],
         )
 
-    def append(self, frames: np.ndarray, actions: np.ndarray, level_seed: int) -> None:
-        """Adds one episode: frames `(n, 64, 64, 3)` uint8, copied, and the n - 1 actions between them."""
+    def append(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]], level_seed: int) -> None:
+        """Adds one episode, given in pieces: n frames `(n, 64, 64, 3)` uint8, copied, and the n actions after them."""
         start = self.num_appended
-        frames = frames[: self.num_frames - start]
-        if len(frames) == 0:
-            return
-        self._starts.append(start)
-        self._level_seeds.append(level_seed)
-        self.num_appended += len(frames)
-        self._actions[start : self.num_appended - 1] = actions[: len(frames) - 1]
+        for frames, actions in pieces:
+            frames = frames[: self.num_frames - self.num_appended]
+            self._actions[self.num_appended : self.num_appended + len(frames)] = actions[: len(frames)]
+            self.num_appended += len(frames)
+            self._fill_blocks(frames)
+        if self.num_appended > start:
+            self._starts.append(start)
+            self._level_seeds.append(level_seed)
+            self._actions[self.num_appended - 1] = NO_ACTION
+
+    def finish(self) -> None:
+        """Writes the frames that wait, and all but the frames."""
+        assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} appended"
+        self._hand_over_block()
+        while self._writes:
+            self._writes.popleft().result()
+        self._file["actions"] = self._actions
+        self._file["episode_starts"] = np.array(self._starts, np.int64)
+        self._file["level_seeds"] = np.array(self._level_seeds, np.int64)
+
+    def __enter__(self) -> "EpisodeWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _fill_blocks(self, frames: np.ndarray) -> None:
         while len(frames):
             room = slice(self._num_in_block, min(self._num_in_block + len(frames), BLOCK_FRAMES))
             part, frames = np.split(frames, [room.stop - room.start])
             self._block[room] = part
             self._num_in_block = room.stop
             if room.stop == BLOCK_FRAMES:
-                self._full_blocks.append(self._block)
-                self._block = self._spare_blocks.pop() if self._spare_blocks else np.empty_like(self._block)
-                self._num_in_block = 0
+                self._hand_over_block()
 
-    def flush(self, max_blocks: int) -> None:
-        """Compresses and writes up to `max_blocks` of the blocks that wait, `BLOCK_FRAMES` frames each."""
-        for _ in range(min(max_blocks, len(self._full_blocks))):
-            block = self._full_blocks.popleft()
-            self._write(block)
-            self._spare_blocks.append(block)  # fresh memory would cost as much as the copy into it
+    def _hand_over_block(self) -> None:
+        """Leaves the block to the thread and takes another, once the oldest is written if too many wait."""
+        self._writes.append(self._thread.submit(self._write, self._block[: self._num_in_block]))
+        if len(self._writes) == MAX_BLOCKS or self._writes[0].done():
+            self._block = self._writes.popleft().result()
+        else:
+            self._block = np.empty_like(self._block)
+        self._num_in_block = 0
 
-    def finish(self) -> None:
-        """Writes the frames that wait, and all but the frames."""
-        assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} appended"
-        self.flush(len(self._full_blocks))
-        self._write(self._block[: self._num_in_block])
-        self._file["actions"] = self._actions
-        self._file["episode_starts"] = np.array(self._starts, np.int64)
-        self._file["level_seeds"] = np.array(self._level_seeds, np.int64)
-
-    def _write(self, frames: np.ndarray) -> None:
+    def _write(self, frames: np.ndarray) -> np.ndarray:
         self._frames[self._num_written : self._num_written + len(frames)] = frames
         self._num_written += len(frames)
+        return frames  # to be filled again: fresh memory would cost as much as the copy into it
 
 
 class EpisodeStore:

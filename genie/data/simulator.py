@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -57,17 +58,15 @@ class Simulator:
         self.num_envs = num_envs
         self._repeat = action_repeat
         self._steps_left = 0  # of the held actions, beyond the one the threads are at
-        self._env = ProcgenGym3Env(
-            num=num_envs,
-            env_name=env_name,
-            distribution_mode=distribution_mode,
-            use_backgrounds=backgrounds,
-            start_level=start_level,
-            num_levels=num_levels,
-            rand_seed=seed,
-            num_threads=num_threads or os.cpu_count(),
-        )
-        self._env._reuse_arrays = True  # procgen does not pass gym3's option on; the copies cost 5% of the speed
+        self._options = {
+            "env_name": env_name,
+            "distribution_mode": distribution_mode,
+            "use_backgrounds": backgrounds,
+            "start_level": start_level,
+            "num_levels": num_levels,
+            "rand_seed": seed,
+        }
+        self._open(num_threads or os.cpu_count())
 
     def act(self, actions: np.ndarray) -> None:
         """Begins to hold `actions (num_envs,)`; returns at once, and the simulator's threads go on alone."""
@@ -103,5 +102,17 @@ class Simulator:
         """Goes back to what `save` gave: the same actions then lead to the same frames, whatever was played since."""
         self._env.callmethod("set_state", states)
 
+    def copy(self, states: list[bytes]) -> "Simulator":
+        """A simulator of environments in these states, that `save` gave; without threads: `observe` plays."""
+        simulator = copy(self)
+        simulator.num_envs = len(states)
+        simulator._open(num_threads=0)
+        simulator.restore(states)
+        return simulator
+
     def close(self) -> None:
         self._env.close()
+
+    def _open(self, num_threads: int) -> None:
+        self._env = ProcgenGym3Env(num=self.num_envs, num_threads=num_threads, **self._options)
+        self._env._reuse_arrays = True  # procgen does not pass gym3's option on; the copies cost 5% of the speed

@@ -19,7 +19,7 @@ from genie.models.lam import LatentActionModel
 from genie.progress import progress
 from genie.training.loop import Validation
 
-NUM_VALIDATION_WINDOWS = 64
+NUM_VALIDATION_WINDOWS = 512
 
 
 def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from genie.models.probe import ActionProbe
 from genie.progress import progress
 from genie.training.loop import Validation
 
-NUM_VALIDATION_WINDOWS = 64
+NUM_VALIDATION_WINDOWS = 512
 
 
 @torch.no_grad()

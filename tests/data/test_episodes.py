@@ -6,18 +6,25 @@ import h5py
 import numpy as np
 import pytest
 
-from genie.data.episodes import FRAME_SHAPE, NO_ACTION, EpisodeFileError, EpisodeStore, EpisodeWriter
+from genie.data.episodes import (
+    BLOCK_FRAMES,
+    FRAME_SHAPE,
+    MAX_BLOCKS,
+    NO_ACTION,
+    EpisodeFileError,
+    EpisodeStore,
+    EpisodeWriter,
+)
 from genie.data.files import writing_hdf5
 
 
 def write(path, lengths, num_frames):
     rng = np.random.default_rng(0)
     episodes = [rng.integers(0, 256, (length, *FRAME_SHAPE), np.uint8) for length in lengths]
-    with writing_hdf5(path) as file:
-        writer = EpisodeWriter(file, num_frames, "zstd", {"split": "train"})
+    with writing_hdf5(path) as file, EpisodeWriter(file, num_frames, "zstd", {"split": "train"}) as writer:
         for i, frames in enumerate(episodes):
-            writer.append(frames, np.full(len(frames), i, np.uint8), 100 + i)
-            writer.flush(max_blocks=1)
+            pieces = np.split(frames, [i])
+            writer.append([(piece, np.full(len(piece), i, np.uint8)) for piece in pieces], 100 + i)
         writer.finish()
     return np.concatenate(episodes)
 
@@ -39,6 +46,24 @@ def test_what_is_appended_is_read(lengths, num_frames, tmp_path):
 def test_frames_after_the_last_are_dropped_with_their_episode(tmp_path):
     write(tmp_path / "a.h5", [20, 10], 20)
     assert EpisodeStore(tmp_path / "a.h5").episode_starts.tolist() == [0]
+
+
+def test_a_fault_of_the_thread_is_raised_soon_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(EpisodeWriter, "_write", full)
+
+    def append_much():
+        block = np.zeros((BLOCK_FRAMES, *FRAME_SHAPE), np.uint8), np.zeros(BLOCK_FRAMES)
+        with writing_hdf5(tmp_path / "a.h5") as file, EpisodeWriter(file, 10**6, "none", {}) as writer:
+            for _ in range(MAX_BLOCKS):
+                writer.append([block], 0)
+        pytest.fail("nobody noticed")
+
+    with pytest.raises(OSError, match="No space left"):
+        append_much()
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_are_chunked_by_16(store):
