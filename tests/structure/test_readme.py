@@ -110,4 +110,4 @@ def test_the_results_are_those_in_git():
 def test_numbers_of_the_default_scale():
     params = load_params(ROOT / "params.yaml")
     assert params.lam.num_actions == 8, "the README says eight latent actions"
-    assert params.collect.action_repeat == 3, "and three simulator steps a frame"
+    assert params.collect.action_repeat == 4, "and four simulator steps a frame"
