@@ -11,6 +11,8 @@ from genie.params import Params, ParamsError, load_params, parse_params, read_ya
 
 SCALES_FOLDER = Path("scales")
 
+NULL_TAG = "tag:yaml.org,2002:null"  # written as it was read: ruamel would leave the value out
+
 
 def load_scale(name: str, params_path: str | Path = "params.yaml") -> tuple[dict, Params]:
     """What a scale changes, and all parameters once it has.
@@ -41,6 +43,7 @@ def write_scale(name: str, params_path: str | Path = "params.yaml") -> Params:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # never fold a line
+    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL_TAG, "null"))
     tree = yaml.load(params_path)
     _change(tree, yaml.load(_path(name)))  # read again, with the style of its numbers: 3.0e-5, not 3e-05
     text = io.StringIO()
