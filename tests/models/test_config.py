@@ -12,7 +12,7 @@ from genie.params import TrainingParams
 NOT_OF_THE_MODEL = {
     "tokenizer": set(),
     "lam": {"window", "gate_min_perplexity", "gate_min_gain_db"},
-    "dynamics": {"window"},
+    "dynamics": {"window", "actions"},
 }
 # Other values for each param whose type or range a generic change would break.
 OTHERS = {
