@@ -53,8 +53,8 @@ def main(params: Params, tracker: Tracker) -> None:
         is_told = learnt_from.lam_fingerprint == TRUE_ACTIONS
         past_actions = branches.taken_MS if is_told else infer_actions(lam, branches.past_MTHWC)
         found = imagine_branches(world, branches, past_actions, settings.seed)
-        metrics |= counterfactual_metrics(found, world.buttons) | branch_nmi(lam, branches)
-        metrics |= {f"{name}_ceiling": value for name, value in branch_nmi(probe, branches).items()}
+        metrics |= counterfactual_metrics(found, world.buttons) | branch_nmi(lam, branches, found.differs_MEE)
+        metrics |= {f"{name}_ceiling": value for name, value in branch_nmi(probe, branches, found.differs_MEE).items()}
         shown = {"num_gifs": settings.num_gifs, "seed": settings.seed}
         write_report(REPORT, world, store, tokens, actions, rollouts, drift, **shown)
     write_counterfactuals(REPORT, branches, found, world.buttons)

@@ -14,7 +14,12 @@ from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, Simulator, effective_action
 from genie.params import CollectParams
 
-FRAMES_BETWEEN = 4  # states of one life share no more of their past than this leaves
+FRAMES_BETWEEN = 4  # that are played between one state and the past of the next
+MAX_PLAYED = 100  # times as many frames as would do if every state counted
+
+
+class BranchError(ValueError):
+    """Hardly any state can be branched; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,12 @@ def play_branches(params: CollectParams, split: str, num_states: int, past_frame
     Args:
         num_states: M.
         past_frames: T, at least 1.
+
+    Raises:
+        BranchError: lives are so short that next to no state has such a past and a future under all actions.
     """
+    stride = past_frames + FRAMES_BETWEEN
+    max_played = MAX_PLAYED * stride * -(-num_states // params.num_envs)
     simulator, policy = simulator_of(params, split)
     with closing(simulator):
         past, taken = deque(maxlen=past_frames), deque(maxlen=past_frames - 1)
@@ -53,7 +63,12 @@ def play_branches(params: CollectParams, split: str, num_states: int, past_frame
             age = np.where(is_new, 1, age + 1)
             past.append(frames_BHWC.copy())
             num_played += 1
-            if num_played % (past_frames + FRAMES_BETWEEN) == 0:
+            if num_played > max_played:
+                raise BranchError(
+                    f"only {num_found} of {num_states} states live {past_frames} frames before and one after, whatever "
+                    "is done: lower evaluate.num_states, dynamics.context_frames or collect.action_repeat"
+                )
+            if num_played % stride == 0:
                 next_BEHWC, lives_on = _branch(simulator)
                 chosen = np.flatnonzero(lives_on & (age >= past_frames))
                 past_BTHWC = np.stack(past, axis=1)

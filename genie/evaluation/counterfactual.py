@@ -56,7 +56,7 @@ def imagine_branches(
 
     Args:
         past_actions_MS: the actions between the past's frames, in the model's own terms.
-        seed: of sampling; the same noise for all states and actions.
+        seed: of sampling; above temperature 0 each frame of a batch draws noise of its own.
     """
     imagined, closest = [], []
     num_actions, context = world.num_actions, world.context_frames
@@ -104,8 +104,11 @@ def infer_actions(model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarr
     return np.concatenate([model.infer_actions(frames_BTHWC.to(device)).cpu().numpy() for frames_BTHWC in batches])
 
 
-def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches) -> dict[str, float]:
+def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches, differs_MEE: np.ndarray) -> dict[str, float]:
     """What a model's labels of the real branches tell of the actions that led there, each equally often.
+
+    Args:
+        differs_MEE: of those branches, as `differing` tells.
 
     Returns:
         `action_nmi_ground`, of the six actions, and `action_nmi_air`, where a jump does nothing, of the three that are
@@ -119,15 +122,10 @@ def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches) -> di
         axis=1,
     )
     effect_ME = np.broadcast_to(np.arange(len(EFFECTIVE_ACTIONS)), led_ME.shape)
-    differs_MEE = differing(branches.next_MEHWC)
+    along_ME = effect_ME % 3  # stay, left or right, with a jump or without
     ground_M = on_ground(differs_MEE)
-    parts = {
-        "action_nmi_ground": (ground_M, effect_ME),
-        "action_nmi_air": (
-            differs_MEE.any((1, 2)) & ~ground_M,
-            effect_ME % 3,
-        ),  # stay, left or right, with a jump or without
-    }
+    air_M = differs_MEE.any((1, 2)) & ~ground_M
+    parts = {"action_nmi_ground": (ground_M, effect_ME), "action_nmi_air": (air_M, along_ME)}
     return {
         name: normalised_mutual_information(led_ME[chosen_M].ravel(), label_ME[chosen_M].ravel())
         for name, (chosen_M, label_ME) in parts.items()

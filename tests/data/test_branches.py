@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genie.data.branches import play_branches
+from genie.data.branches import BranchError, play_branches
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
 
@@ -59,3 +59,9 @@ def test_the_same_params_give_the_same_branches(branches, collect_params):
 def test_a_state_needs_no_past(collect_params):
     branches = play_branches(collect_params, "test", num_states=8, past_frames=1)
     assert branches.taken_MS.shape == (8, 0)
+
+
+def test_lives_too_short_to_branch_end_in_one_line(collect_params):
+    with pytest.raises(BranchError, match=r"only \d+ of 1 states .* lower evaluate\.num_states") as fault:
+        play_branches(collect_params.model_copy(update={"action_repeat": 64}), "test", num_states=1, past_frames=40)
+    assert "\n" not in str(fault.value)
