@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from genie.data import branches as branches_module
 from genie.data.branches import BranchError, play_branches
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
@@ -61,7 +62,8 @@ def test_a_state_needs_no_past(collect_params):
     assert branches.taken_MS.shape == (8, 0)
 
 
-def test_lives_too_short_to_branch_end_in_one_line(collect_params):
+def test_lives_too_short_to_branch_end_in_one_line(collect_params, monkeypatch):
+    monkeypatch.setattr(branches_module, "MAX_PLAYED", 2)
     with pytest.raises(BranchError, match=r"only \d+ of 1 states .* lower evaluate\.num_states") as fault:
-        play_branches(collect_params.model_copy(update={"action_repeat": 64}), "test", num_states=1, past_frames=40)
+        play_branches(collect_params.model_copy(update={"action_repeat": 32}), "test", num_states=1, past_frames=40)
     assert "\n" not in str(fault.value)
