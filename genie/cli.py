@@ -8,6 +8,7 @@ import typer
 from genie.params import load_params, parse_params
 from genie.results import METRICS_FOLDER, read_metrics, results_table, write_results
 from genie.scales import scale_flags, write_scale
+from genie.seeds import SUMMARY, read_run, summarise, write_summary
 from genie.stage import faults_in_one_line
 
 app = typer.Typer(
@@ -109,3 +110,17 @@ def results(
         else:
             write_results(write, table)
             print(f"wrote the table to {write}")
+
+
+@app.command()
+def seeds(
+    revisions: Annotated[list[str], typer.Argument(help="Runs that git knows: HEAD, refs/exps/...")],
+) -> None:
+    """Write the mean and spread of runs that differ by their seeds alone to data/metrics/seeds.json.
+
+    `make seeds` trains such runs and calls this.
+    """
+    with faults_in_one_line("genie seeds"):
+        summary = summarise([read_run(revision) for revision in revisions], load_params().lam)
+        write_summary(summary)
+        print(f"wrote {SUMMARY}: seeds {summary['seeds']}, {summary['collapsed']} collapsed")

@@ -10,6 +10,7 @@ from genie.stage import METRICS_FOLDER
 
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 TRUE_ACTIONS = "true_actions"  # file with the metrics of `evaluate` where the dynamics is told the true actions
+SEEDS = "seeds"  # file with mean and spread over seeds
 BASELINES = {  # by column; the first that there is
     "copy last": ["_copy_last"],
     "random action": ["_random_action", "_chance"],
@@ -72,16 +73,16 @@ ROWS = (
 )
 
 
-def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict[str, float]]:
-    """All that the table needs, by file and key; `true_actions` only if there is such a file.
+def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict]:
+    """All that the table needs, by file and key; `true_actions` and `seeds` only if there are such files.
 
     Raises:
         ResultsError: a file is missing or no JSON.
     """
     metrics = {}
-    for name in dict.fromkeys([*(row.file for row in ROWS), TRUE_ACTIONS]):
+    for name in dict.fromkeys([*(row.file for row in ROWS), TRUE_ACTIONS, SEEDS]):
         path = folder / f"{name}.json"
-        if name == TRUE_ACTIONS and not path.exists():
+        if name in (TRUE_ACTIONS, SEEDS) and not path.exists():
             continue
         try:
             metrics[name] = json.loads(path.read_text())
@@ -91,17 +92,17 @@ def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def results_table(metrics: Mapping[str, Mapping]) -> str:
     """Metrics, as `read_metrics` gives them, in Markdown.
 
     Raises:
         ResultsError: one is missing.
     """
     lines = [
-        ["metric", "value", *BASELINES, "meaning"],
-        ["---", "---:", *["---:"] * len(BASELINES), "---"],
+        ["metric", "value", "over seeds", *BASELINES, "meaning"],
+        ["---", "---:", "---:", *["---:"] * len(BASELINES), "---"],
     ]
-    told = metrics.get(TRUE_ACTIONS, {})
+    told, spreads = metrics.get(TRUE_ACTIONS, {}), metrics.get(SEEDS, {})
     for row in ROWS:
         found = dict(metrics[row.file])
         horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
@@ -119,7 +120,9 @@ def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
             for each in BASELINES.values()
         ]
         cells = [next((shown[key] for key in keys if key in shown), "") for keys in baselines]
-        lines.append([f"{row.file} `{name}`", value, *cells, row.meaning])
+        spread = spreads.get(row.file, {}).get(name)
+        over_seeds = f"{spread['mean']:,.{row.digits}f} ± {spread['std']:,.{row.digits}f}" if spread else ""
+        lines.append([f"{row.file} `{name}`", value, over_seeds, *cells, row.meaning])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
