@@ -49,8 +49,7 @@ class Policy:
 
     `uniform` draws each of the 15 actions alike. `sticky_right` keeps the last action with probability
     `stickiness` and else draws by `fresh_action_shares`, so that agents run on instead of trembling at the
-    start, and leans to what can be seen: in the air, where half of the lives of an agent that jumps at every other
-    step are spent, an action hardly shows.
+    start, and leans to what can be seen: it jumps seldom, since in the air an action hardly shows.
     """
 
     def __init__(self, params: CollectParams, seed: int):

@@ -3,9 +3,8 @@
 import numpy as np
 
 PIXEL_CHANGE = 8  # of 255, in any channel
-MOVING_SHARE = (
-    0.1  # of the pixels; CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls)
-)
+# Of the pixels. CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls).
+MOVING_SHARE = 0.1
 
 
 def changed_share(before: np.ndarray, after: np.ndarray) -> np.ndarray:

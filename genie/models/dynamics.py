@@ -107,7 +107,7 @@ class Dynamics(nn.Module):
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
         # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
         # step would have each matrix product prepared anew, which costs more time, and memory without end.
-        logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS).float()
+        logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
         metrics = {"cross_entropy": loss.detach()}

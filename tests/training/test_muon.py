@@ -9,7 +9,7 @@ from genie.training.muon import Muon, orthogonal
 def test_singular_values_become_about_one_and_directions_stay(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    made = orthogonal(matrix).float()
+    made = orthogonal(matrix[None])[0].float()
     singular = torch.linalg.svdvals(made)
     assert singular.min() > 0.3
     assert singular.max() < 1.3
@@ -38,6 +38,20 @@ def test_kernels_in_any_memory_order_move_alike():
         Muon([matrix], lr=0.1, weight_decay=0.1).step()
         moved.append(matrix.detach())
     torch.testing.assert_close(*moved)
+
+
+def test_matrices_of_one_shape_move_as_each_would_alone():
+    generator = torch.Generator().manual_seed(0)
+    grads = torch.randn(3, 16, 40, generator=generator) * torch.tensor([1e-3, 1.0, 50.0])[:, None, None]
+    together, alone = ([nn.Parameter(torch.zeros(16, 40)) for _ in grads] for _ in range(2))
+    optimizers = [Muon(together, lr=0.1, weight_decay=0.0), *(Muon([one], lr=0.1, weight_decay=0.0) for one in alone)]
+    for matrices in (together, alone):
+        for matrix, grad in zip(matrices, grads, strict=True):
+            matrix.grad = grad
+    for optimizer in optimizers:
+        optimizer.step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 def test_it_finds_a_solution_that_is_badly_scaled():
