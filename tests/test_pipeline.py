@@ -150,3 +150,18 @@ def test_the_upper_bound_is_an_experiment_in_a_temporary_copy_tracked_here(proje
     told = json.loads((project.root / "data/metrics/true_actions.json").read_text())
     assert told["action_nmi"] == 1
     assert told.keys() == json.loads((project.root / "data/metrics/evaluate.json").read_text()).keys()
+
+
+def test_seeds_are_queued_experiments_and_summed_up_here(project):
+    project.run("git", "restore", ".")
+    installed = f".venv/installed-{sys.version_info.major}.{sys.version_info.minor}"
+    project.run("make", "seeds", "SEEDS=1", f"PYTHON={sys.executable}", f"--old-file={installed}")
+    spread = json.loads((project.root / "data/metrics/seeds.json").read_text())
+    assert spread["seeds"] == [0, 1]
+    own = json.loads((project.root / "data/metrics/evaluate.json").read_text())
+    assert spread["evaluate"]["psnr_moving"]["values"][0] == own["psnr_moving"]
+    assert spread["evaluate"]["psnr_moving"]["std"] > 0
+    runs = [run.info.run_name for run in project.runs()["seed-1"]]
+    assert {"train_lam", "train_dynamics", "evaluate"} <= set(runs)
+    assert not {"collect", "train_tokenizer", "tokenize"} & set(runs), "on no seed do these depend"
+    assert "data/metrics/seeds.json" in project.run("git", "status", "--porcelain")
