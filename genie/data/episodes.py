@@ -10,6 +10,7 @@
 An episode holds only frames in a row inside one level life: no reset, death or change of level inside.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ NO_ACTION = 255  # index contract: actions[t] takes frame t to t + 1, and no fra
 SCHEMA_VERSION = 1
 CHUNK_FRAMES = 16
 BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again
+HELD_BYTES = 2 << 30  # of decompressed frames, up to which training keeps them all in memory
 MAX_BLOCKS = 32  # that wait to be compressed: 25 MB
 FILTERS = {
     "zstd": hdf5plugin.Zstd(clevel=3),
@@ -144,7 +146,7 @@ class EpisodeStore:
         self.path = Path(path)
         if not self.path.is_file():
             raise self._fault("no such file")
-        self._pid, self._file = None, None
+        self._pid, self._file, self._held = None, None, None
         with self._faults(), h5py.File(self.path, "r") as file:
             self._check(file)
             self.attributes = {key: _plain(value) for key, value in file.attrs.items()}
@@ -156,12 +158,23 @@ class EpisodeStore:
         return self.num_frames
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pid": None, "_file": None}
+        return {**self.__dict__, "_pid": None, "_file": None, "_held": None}
+
+    def hold(self) -> bool:
+        """Reads all frames into memory, if they take no more than `HELD_BYTES` there; returns whether they are.
+
+        A frame here and there costs the decompression of its whole chunk, which training would pay at every step.
+        """
+        if self._held is None and self.num_frames * math.prod(FRAME_SHAPE) <= HELD_BYTES:
+            self._held = self.read(0, self.num_frames)
+        return self._held is not None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames `start <= t < stop` as `(stop - start, 64, 64, 3)` uint8."""
         if not 0 <= start <= stop <= self.num_frames:
             raise IndexError(f"{self.path}: frames {start}:{stop} asked of {self.num_frames}")
+        if self._held is not None:
+            return self._held[start:stop].copy()
         with self._faults():
             return self._open()["frames"][start:stop]
 

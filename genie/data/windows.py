@@ -60,7 +60,12 @@ class _Windows(Dataset):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
     So a run's position in its data is its step, and the number of loader workers changes nothing.
+
+    Attributes:
+        in_memory: whether drawing a batch is a copy; if not, files are read, which a worker had better do.
     """
+
+    in_memory = True
 
     def __init__(self, starts: np.ndarray, window: int, batch_size: int, seed: int, num_batches: int):
         self.starts = starts
@@ -93,6 +98,7 @@ class FrameWindows(_Windows):
         starts = window_starts(store.episode_starts, store.num_frames, window)
         super().__init__(starts, window, batch_size, seed, num_batches)
         self.store = store
+        self.in_memory = store.hold()
 
     def __getitem__(self, step: int) -> torch.Tensor:
         return torch.from_numpy(read_windows(self.store, self._draw(step), self.window))

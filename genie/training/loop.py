@@ -37,7 +37,8 @@ def train(
 
     Args:
         model: `forward(batch) -> (loss, metrics)`, metrics being scalar tensors.
-        dataset: item `step` is the batch of that step, so that a run's data position is its step.
+        dataset: item `step` is the batch of that step, so that a run's data position is its step; `in_memory` tells
+            whether drawing it is cheap.
         params: batch size, steps, learning rate and so on.
         accelerator: device, precision, processes.
         tracker: where curves go.
@@ -68,7 +69,9 @@ def train(
     wrapped.train()
     steps = progress(name="train", total=params.steps, unit="step")
     steps.update(start)
-    for step, batch in enumerate(batches(dataset, start, num_workers=1), start=start + 1):
+    # A worker takes time from the models' threads on a CPU: only what must be read from a file is worth one.
+    drawn = batches(dataset, start, num_workers=0 if dataset.in_memory else 1)
+    for step, batch in enumerate(drawn, start=start + 1):
         loss, metrics = wrapped(_to_device(batch, accelerator.device))
         accelerator.backward(loss)
         grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip)

@@ -140,3 +140,19 @@ def test_other_schema(tmp_path):
         file.attrs["schema_version"] = 99
     with pytest.raises(EpisodeFileError, match="schema version 99"):
         EpisodeStore(tmp_path / "a.h5")
+
+
+def test_held_frames_are_those_of_the_file(tmp_path, monkeypatch):
+    written = write(tmp_path / "a.h5", [30, 12], 42)
+    store = EpisodeStore(tmp_path / "a.h5")
+    monkeypatch.setattr("genie.data.episodes.HELD_BYTES", 41 * 64 * 64 * 3)
+    assert not store.hold(), "there is no room"
+    monkeypatch.setattr("genie.data.episodes.HELD_BYTES", 42 * 64 * 64 * 3)
+    assert store.hold()
+    (tmp_path / "a.h5").unlink()
+    frames = store.read(5, 40)
+    np.testing.assert_array_equal(frames, written[5:40])
+    frames[:] = 0  # whoever changes what was read does not change what is held
+    np.testing.assert_array_equal(store.read(5, 40), written[5:40])
+    with pytest.raises(IndexError):
+        store.read(40, 43)
