@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import yaml
+from ruamel.yaml import YAML
 
 from genie.evaluation.gate import GateError, check_gate
 from genie.params import LamParams
@@ -43,7 +43,7 @@ def read_run(revision: str) -> Run:
             metrics[name] = json.loads(_read_at(revision, path))
         except ValueError as error:
             raise ResultsError(f"{revision}: {path} is no JSON ({error}); run it again: make seeds") from None
-    return Run(yaml.safe_load(_read_at(revision, "params.yaml"))["lam"]["seed"], metrics)
+    return Run(YAML(typ="safe").load(_read_at(revision, "params.yaml"))["lam"]["seed"], metrics)
 
 
 def summarise(runs: Sequence[Run], params: LamParams) -> dict:

@@ -32,6 +32,7 @@ LAYERS = {
     "scales": 4,
     "stage": 4,
     "results": 5,
+    "seeds": 5,
     "cli": 5,
 }
 
