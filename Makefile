@@ -36,7 +36,8 @@ upper-bound: $(INSTALLED) ## Train and evaluate a copy that is told the true act
 	git show $(TRUE_ACTIONS):data/metrics/evaluate.json >data/metrics/.true_actions.json
 	mv data/metrics/.true_actions.json data/metrics/true_actions.json
 
-# Their gate is open: a collapse is to be counted rather than to end the experiment.
+# Their gate is open: a collapse is to be counted rather than to end the experiment. Whatever else waits in the queue
+# runs too.
 SEEDS := 1 2
 SEED_RUNS = $(SEEDS:%=refs/exps/$(shell git rev-parse HEAD | sed 's|..|&/|')/seed-%)
 seeds: $(INSTALLED) ## Train and evaluate with other seeds too, and write what differs (SEEDS="1 2 3 4" for more)

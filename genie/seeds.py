@@ -41,7 +41,7 @@ def read_run(revision: str) -> Run:
         path = (METRICS_FOLDER / f"{name}.json").as_posix()
         try:
             metrics[name] = json.loads(_read_at(revision, path))
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             raise ResultsError(f"{revision}: {path} is no JSON ({error}); run it again: make seeds") from None
     return Run(YAML(typ="safe").load(_read_at(revision, "params.yaml"))["lam"]["seed"], metrics)
 
