@@ -28,8 +28,11 @@ help: ## Show this list
 repro: $(INSTALLED) ## Set up, then run every stage of the pipeline that is out of date
 	dvc repro
 
+# Where DVC keeps the experiments that started from this commit.
+EXPERIMENTS = refs/exps/$(shell git rev-parse HEAD | sed 's|..|&/|')
+
 # The workspace stays as it is: the experiment runs in a copy, and of what it left in git one file is taken.
-TRUE_ACTIONS = refs/exps/$(shell git rev-parse HEAD | sed 's|..|&/|')/true-actions
+TRUE_ACTIONS = $(EXPERIMENTS)/true-actions
 upper-bound: $(INSTALLED) ## Train and evaluate a copy that is told the true actions, to compare with
 	git update-ref -d $(TRUE_ACTIONS)
 	dvc exp run --temp --name true-actions --set-param dynamics.actions=true
@@ -39,7 +42,7 @@ upper-bound: $(INSTALLED) ## Train and evaluate a copy that is told the true act
 # Their gate is open: a collapse is to be counted rather than to end the experiment. Whatever else waits in the queue
 # runs too.
 SEEDS := 1 2
-SEED_RUNS = $(SEEDS:%=refs/exps/$(shell git rev-parse HEAD | sed 's|..|&/|')/seed-%)
+SEED_RUNS = $(SEEDS:%=$(EXPERIMENTS)/seed-%)
 seeds: $(INSTALLED) ## Train and evaluate with other seeds too, and write what differs (SEEDS="1 2 3 4" for more)
 	for run in $(SEED_RUNS); do git update-ref -d $$run; done
 	for seed in $(SEEDS); do dvc exp run --queue --name seed-$$seed --set-param lam.seed=$$seed \

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from genie.params import load_params, parse_params
-from genie.results import METRICS_FOLDER, read_metrics, results_table, write_results
+from genie.results import METRICS_FOLDER, SEEDS, read_metrics, results_table, write_results
 from genie.scales import scale_flags, write_scale
-from genie.seeds import SUMMARY, read_run, summarise, write_summary
-from genie.stage import faults_in_one_line
+from genie.seeds import read_run, summarise
+from genie.stage import faults_in_one_line, write_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -122,5 +122,5 @@ def seeds(
     """
     with faults_in_one_line("genie seeds"):
         summary = summarise([read_run(revision) for revision in revisions], load_params().lam)
-        write_summary(summary)
-        print(f"wrote {SUMMARY}: seeds {summary['seeds']}, {summary['collapsed']} collapsed")
+        write_json(SEEDS, summary)
+        print(f"wrote {METRICS_FOLDER / SEEDS}.json: seeds {summary['seeds']}, {summary['collapsed']} collapsed")

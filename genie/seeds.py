@@ -10,11 +10,10 @@ from ruamel.yaml import YAML
 
 from genie.evaluation.gate import GateError, check_gate
 from genie.params import LamParams
-from genie.results import SEEDS, ResultsError
+from genie.results import ResultsError
 from genie.stage import METRICS_FOLDER
 
 FILES = ("lam", "dynamics", "evaluate")  # of `data/metrics/`: what depends on the seeds of LAM and dynamics
-SUMMARY = METRICS_FOLDER / f"{SEEDS}.json"
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,6 @@ def summarise(runs: Sequence[Run], params: LamParams) -> dict:
         keys = [key for key in runs[0].metrics[name] if all(key in run.metrics[name] for run in runs)]
         summary[name] = {key: _spread([run.metrics[name][key] for run in runs]) for key in sorted(keys)}
     return summary
-
-
-def write_summary(summary: Mapping) -> None:
-    """Writes `data/metrics/seeds.json`, in one move."""
-    unfinished = SUMMARY.with_name(f".{SUMMARY.name}")
-    unfinished.write_text(json.dumps(summary, indent=2) + "\n")
-    unfinished.replace(SUMMARY)
 
 
 def _has_collapsed(run: Run, params: LamParams) -> bool:

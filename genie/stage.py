@@ -50,10 +50,14 @@ def write_metrics(name: str, metrics: Mapping[str, float]) -> None:
     Raises:
         ValueError: a value is not finite; nothing is written then.
     """
-    rounded = {key: _round(key, value) for key, value in sorted(metrics.items())}
+    write_json(name, {key: _round(key, value) for key, value in sorted(metrics.items())})
+
+
+def write_json(name: str, tree: Mapping) -> None:
+    """Writes `data/metrics/<name>.json` as it is, in one move."""
     METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
     unfinished = METRICS_FOLDER / f".{name}.json"
-    unfinished.write_text(json.dumps(rounded, indent=2) + "\n")
+    unfinished.write_text(json.dumps(tree, indent=2) + "\n")
     unfinished.replace(METRICS_FOLDER / f"{name}.json")
 
 

@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 
 from genie.cli import app
 from genie.params import load_params
-from genie.results import ROWS, ResultsError, results_table
-from genie.seeds import FILES, SUMMARY, Run, summarise
+from genie.results import METRICS_FOLDER, ROWS, ResultsError, results_table
+from genie.seeds import FILES, Run, summarise
 
 PERPLEXITIES = [7.0, 6.5, 2.0]
+SUMMARY = METRICS_FOLDER / "seeds.json"
 
 
 def run_of(seed: int, perplexity: float) -> Run:
