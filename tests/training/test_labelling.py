@@ -22,7 +22,7 @@ def lam(tiny_params, coinrun, scrambled):
 class FewEpisodes:
     """The first frames of a store, cut into short episodes: of one frame, of fewer than a history, of more."""
 
-    lengths = (1, 2, 3, 5, 12)
+    lengths = (1, 2, 3, 5, 60)
 
     def __init__(self, store):
         self.read = store.read
@@ -44,7 +44,7 @@ def test_each_transition_gets_the_action_it_gets_alone(lam, coinrun):
             first = max(0, t + 1 - lam.config.history)
             alone = torch.from_numpy(episodes.read(episode.start + first, episode.start + t + 2))
             assert lam.infer_actions(alone.unsqueeze(0))[0, -1] == action
-    assert len(np.unique(np.concatenate(labelled))) > 2, "of constant actions this would tell nothing"
+    assert len(np.unique(np.concatenate(labelled))) > 3, "of constant actions this would tell nothing"
 
 
 def test_a_split_is_labelled_whole(lam, coinrun):
