@@ -9,7 +9,7 @@ from genie.training.checkpoint import CheckpointError, fingerprint, save_model
 from genie.world import WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
-BUTTONS = tuple(Button("left", action / ACTIONS) for action in range(ACTIONS))
+BUTTONS = tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS))
 FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     SamplingParams(maskgit_steps=1, temperature=0.0),

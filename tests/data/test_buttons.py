@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genie.data.buttons import TRUE_BUTTONS, Button, ButtonsError, name_buttons, read_buttons, write_buttons
+from genie.data.buttons import TRUE_BUTTONS, ButtonsError, button_for, name_buttons, read_buttons, write_buttons
 from genie.data.simulator import EFFECTIVE_ACTIONS
 
 
@@ -32,10 +32,21 @@ def test_buttons_survive_the_disk(tmp_path):
 
 def test_true_buttons_are_the_actions():
     assert tuple(button.action for button in TRUE_BUTTONS) == EFFECTIVE_ACTIONS
-    assert Button("jump_left", 0.5).caption(3) == "3: jump left 50%"
+    assert TRUE_BUTTONS[4].caption(3) == "3: jump left 100%"
+    assert [button_for(TRUE_BUTTONS, effect) for effect in range(6)] == list(range(6))
 
 
-@pytest.mark.parametrize("content", [None, "[", "[1]", '[{"action": "fly", "confidence": 1}]', '[{"name": 1}]'])
+def test_the_latent_action_to_press_is_the_one_most_probably_meant_even_if_it_is_called_otherwise():
+    counts = np.zeros((3, 6), int)
+    counts[0, 1] = 90  # left
+    counts[1, 1], counts[1, 3] = 10, 8  # more left than jump,
+    counts[2, 1], counts[2, 3] = 10, 2  # but no other is more of a jump
+    buttons = name_buttons(counts / counts.sum(0).clip(1))
+    assert button_for(buttons, 1) == 0
+    assert button_for(buttons, 3) == 1
+
+
+@pytest.mark.parametrize("content", [None, "[", "[]", "[1]", '[{"shares": [1]}]', '[{"name": 1}]'])
 def test_missing_or_damaged(content, tmp_path):
     if content is not None:
         (tmp_path / "buttons.json").write_text(content)

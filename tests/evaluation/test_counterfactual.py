@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from genie.data.branches import Branches, play_branches
-from genie.data.buttons import TRUE_BUTTONS, Button
-from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.buttons import TRUE_BUTTONS
 from genie.evaluation.counterfactual import (
     branch_nmi,
     confusion,
@@ -56,7 +55,7 @@ def test_the_simulator_itself_scores_one(branches):
 
 def test_latent_actions_in_any_order_score_one_under_their_names(branches):
     order = [5, 5, 0, 1, 3, 2, 4, 1]
-    buttons = [Button(EFFECTIVE_ACTIONS[effect], 1.0) for effect in order]
+    buttons = [TRUE_BUTTONS[effect] for effect in order]
     world = BranchingWorld(branches, choose=lambda action: order[action], num_actions=8)
     found = found_by(branches, world)
     assert counterfactual_metrics(found, buttons)["counterfactual_accuracy"] == 1
