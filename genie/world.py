@@ -4,16 +4,23 @@ Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` toke
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from genie.data.buttons import Button, read_buttons
-from genie.models.dynamics import Dynamics
+from genie.data.episodes import FRAME_SHAPE
+from genie.models.dynamics import Dynamics, Memory
 from genie.models.maskgit import sample_frame
 from genie.models.tokenizer import Tokenizer
 from genie.params import SamplingParams
 from genie.training.checkpoint import CheckpointError, load_model
+
+
+class WorldError(ValueError):
+    """The world was played as it cannot be; the message names the cause and the fix."""
 
 
 class WorldModel:
@@ -34,6 +41,9 @@ class WorldModel:
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
         self.device = next(dynamics.parameters()).device
+        self._memory: Memory | None = None
+        self._generator: torch.Generator | None = None
+        self._batched = False
 
     @classmethod
     def load(cls, models: str | Path, sampling: SamplingParams, device: torch.device | str = "cpu") -> "WorldModel":
@@ -82,15 +92,119 @@ class WorldModel:
         Yields:
             S times uint8 frames `(B, H, W, 3)`.
         """
-        dynamics, num_frames = self.dynamics, min(frames_BTHWC.shape[1], self.context_frames)
+        memory = self._read(frames_BTHWC, prompt_actions_BS)
+        for action_B in actions_BS.unbind(1):
+            tokens_BN = self._dream(memory, action_B, generator)
+            memory = self.dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
+            yield self.tokenizer.decode(tokens_BN)
+
+    @torch.no_grad()
+    def reset(self, frames: np.ndarray, *, actions: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+        """Begins to play from a prompt; the world is then in the state that `step` goes on from.
+
+        Args:
+            frames: uint8 `(T, H, W, 3)`, or `(B, T, H, W, 3)` to play B worlds at once; T >= 1, the last C are used.
+            actions: `(T-1,)` or `(B, T-1)` latent actions between them, where they are known.
+            seed: of all that is drawn until the next reset.
+
+        Returns:
+            The prompt's last frame as the world sees it, through its tokens: uint8 `(H, W, 3)` or `(B, H, W, 3)`.
+
+        Raises:
+            WorldError: these are no such frames or actions.
+        """
+        frames = np.asarray(frames)
+        if (
+            frames.dtype != np.uint8
+            or frames.ndim not in (4, 5)
+            or frames.shape[-3:] != FRAME_SHAPE
+            or 0 in frames.shape
+        ):
+            raise WorldError(
+                f"a prompt is uint8 (T, 64, 64, 3) or (B, T, 64, 64, 3), got {frames.dtype} {frames.shape}"
+            )
+        batched = frames.ndim == 5
+        frames_BTHWC = torch.tensor(frames if batched else frames[None], device=self.device)
+        actions_BS = None
+        if actions is not None:
+            actions_BS = self._latent_actions(actions, (*frames.shape[: frames.ndim - 4], frames.shape[-4] - 1))
+            actions_BS = actions_BS.reshape(len(frames_BTHWC), -1)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._memory, self._batched = self._read(frames_BTHWC, actions_BS), batched
+        return self._shown(self._memory.last_BN)
+
+    @torch.no_grad()
+    def step(self, action: int | np.ndarray) -> np.ndarray:
+        """Presses a latent action, and goes one frame on.
+
+        Args:
+            action: in [0, A); `(B,)` of them where B worlds are played.
+
+        Returns:
+            The next frame, uint8 `(H, W, 3)` or `(B, H, W, 3)`.
+
+        Raises:
+            WorldError: there is no such action, or nothing to go on from.
+        """
+        memory = self._played()
+        shape = (len(memory.last_BN),) if self._batched else ()
+        action_B = self._latent_actions(action, shape).reshape(-1)
+        tokens_BN = self._dream(memory, action_B, self._generator)
+        self._memory = self.dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
+        return self._shown(tokens_BN)
+
+    @torch.no_grad()
+    def imagine(self) -> np.ndarray:
+        """What each latent action would lead to, uint8 `(A, H, W, 3)`; the world stays where it is.
+
+        Raises:
+            WorldError: there is nothing to go on from, or more than one world.
+        """
+        memory = self._played()
+        if self._batched:
+            raise WorldError("of worlds played as a batch, none is imagined on; play one: reset((T, 64, 64, 3))")
+        action_A = torch.arange(self.num_actions, device=self.device)
+        generator = self._generator.clone_state()
+        return self.tokenizer.decode(self._dream(memory.expand(self.num_actions), action_A, generator)).cpu().numpy()
+
+    def fork(self) -> "WorldModel":
+        """Another world of the same weights in the same state: from now on, each goes its own way."""
+        other = copy(self)
+        if self._generator is not None:
+            other._generator = self._generator.clone_state()
+        return other
+
+    def _read(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:
+        """The memory of a prompt."""
+        num_frames = min(frames_BTHWC.shape[1], self.context_frames)
         batch_size, frames_BTHWC = len(frames_BTHWC), frames_BTHWC[:, -num_frames:]
         tokens_BTN = self.tokenizer.encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (batch_size, num_frames))
-        led_to_BT = torch.full((batch_size, num_frames), dynamics.no_action, device=tokens_BTN.device)
-        if prompt_actions_BS is not None and num_frames > 1:
-            led_to_BT[:, 1:] = prompt_actions_BS[:, -(num_frames - 1) :]
-        memory = dynamics.remember(tokens_BTN, led_to_BT)
-        steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
-        for action_B in actions_BS.unbind(1):
-            tokens_BN = sample_frame(dynamics, memory, action_B, steps, temperature, generator)
-            memory = dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
-            yield self.tokenizer.decode(tokens_BN)
+        led_to_BT = torch.full((batch_size, num_frames), self.dynamics.no_action, device=tokens_BTN.device)
+        if actions_BS is not None and num_frames > 1:
+            led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
+        return self.dynamics.remember(tokens_BTN, led_to_BT)
+
+    def _dream(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """Tokens `(B, N)` of the next frame."""
+        return sample_frame(
+            self.dynamics, memory, action_B, self.sampling.maskgit_steps, self.sampling.temperature, generator
+        )
+
+    def _played(self) -> Memory:
+        if self._memory is None:
+            raise WorldError("nothing to go on from: call reset(frames) with a prompt first")
+        return self._memory
+
+    def _latent_actions(self, actions: int | np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+        actions = np.asarray(actions)
+        known = np.issubdtype(actions.dtype, np.integer) and actions.shape == shape
+        if not known or (actions.size and not 0 <= actions.min() <= actions.max() < self.num_actions):
+            raise WorldError(
+                f"{actions.tolist()!r}: latent actions are whole numbers from 0 to {self.num_actions - 1}"
+                + (f", here of shape {shape}" if shape else ", here a single one")
+            )
+        return torch.tensor(actions, dtype=torch.int64, device=self.device)
+
+    def _shown(self, tokens_BN: torch.Tensor) -> np.ndarray:
+        frames_BHWC = self.tokenizer.decode(tokens_BN).cpu().numpy()
+        return frames_BHWC if self._batched else frames_BHWC[0]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -6,7 +7,7 @@ from genie.models.dynamics import build_dynamics
 from genie.models.tokenizer import build_tokenizer
 from genie.params import SamplingParams
 from genie.training.checkpoint import CheckpointError, fingerprint, save_model
-from genie.world import WorldModel
+from genie.world import WorldError, WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
 BUTTONS = tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS))
@@ -136,3 +137,79 @@ def test_a_world_of_two_minds_is_refused(models, tiny_params, tmp_path):
     with pytest.raises(CheckpointError, match=f"trained on tokens of tokenizer {fingerprint(models[0])}.*{told}") as it:
         WorldModel.load(tmp_path, SAMPLINGS[0])
     assert "\n" not in str(it.value)
+
+
+def played(world, prompt, row=0):
+    """The frames of one row of a prompt, and what is pressed then, as `reset` and `step` take them."""
+    frames_BTHWC, before_BS, actions_BS = prompt
+    world.reset(frames_BTHWC[row].numpy(), actions=before_BS[row].numpy(), seed=3)
+    return np.stack([world.step(int(action)) for action in actions_BS[row]])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_playing_is_dreaming_a_step_at_a_time(sampling, models, prompt):
+    world = WorldModel(*models, sampling, BUTTONS)
+    one = tuple(part[:1] for part in prompt)
+    frames_SHWC = played(world, prompt)
+    assert frames_SHWC.shape == (DREAMED, 64, 64, 3)
+    assert np.array_equal(frames_SHWC, dream(world, one, seed=3)[0].numpy())
+    assert np.array_equal(frames_SHWC, played(world, prompt))  # the seed decides, not what was played before
+
+
+def test_worlds_are_played_as_a_batch(world, prompt):
+    frames_BTHWC, before_BS, actions_BS = (part.numpy() for part in prompt)
+    shown_BHWC = world.reset(frames_BTHWC, actions=before_BS, seed=3)
+    assert shown_BHWC.shape == (BATCH, 64, 64, 3)
+    frames_BSHWC = np.stack([world.step(action_B) for action_B in actions_BS.T], axis=1)
+    assert np.array_equal(frames_BSHWC, dream(world, prompt, seed=3).numpy())
+
+
+def test_a_prompt_is_shown_as_the_tokenizer_keeps_it(world, prompt):
+    last_HWC = prompt[0][0, -1]
+    shown_HWC = world.reset(prompt[0][0].numpy())
+    assert np.array_equal(shown_HWC, world.tokenizer.decode(world.tokenizer.encode(last_HWC[None]))[0].numpy())
+
+
+def test_imagining_tells_what_each_action_leads_to_and_goes_nowhere(models, prompt):
+    world = WorldModel(*models, SAMPLINGS[1], BUTTONS)
+    world.reset(prompt[0][0].numpy())
+    imagined_AHWC = world.imagine()
+    assert imagined_AHWC.shape == (ACTIONS, 64, 64, 3)
+    for action in range(ACTIONS):
+        assert np.array_equal(world.fork().step(action), imagined_AHWC[action])
+    assert np.array_equal(world.imagine(), imagined_AHWC)
+
+
+def test_a_fork_goes_its_own_way_from_where_the_world_is(models, prompt):
+    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
+    world.reset(prompt[0][0].numpy(), seed=1)
+    world.step(2)
+    fork = world.fork()
+    alone = [fork.step(action) for action in (1, 0, 3)]
+    assert np.array_equal(alone, [world.step(action) for action in (1, 0, 3)])
+    assert fork.dynamics is world.dynamics
+
+
+@pytest.mark.parametrize(
+    ("frames", "cause"),
+    [
+        (np.zeros((64, 64, 3), np.uint8), r"uint8 \(64, 64, 3\)"),
+        (np.zeros((0, 64, 64, 3), np.uint8), r"uint8 \(0, 64, 64, 3\)"),
+        (np.zeros((1, 32, 64, 3), np.uint8), r"uint8 \(1, 32, 64, 3\)"),
+        (np.zeros((1, 64, 64, 3)), r"float64 \(1, 64, 64, 3\)"),
+    ],
+)
+def test_no_prompt(frames, cause, world):
+    with pytest.raises(WorldError, match=cause):
+        world.reset(frames)
+
+
+@pytest.mark.parametrize("action", [-1, ACTIONS, 1.0, [1], "1", None, True])
+def test_no_action(action, world, prompt):
+    with pytest.raises(WorldError, match="reset"):
+        WorldModel(world.tokenizer, world.dynamics, world.sampling, BUTTONS).step(0)
+    world.reset(prompt[0][0].numpy())
+    with pytest.raises(WorldError, match=f"0 to {ACTIONS - 1}, here a single one"):
+        world.step(action)
+    with pytest.raises(WorldError, match=rf"0 to {ACTIONS - 1}, here of shape \(3,\)"):
+        world.reset(prompt[0][0].numpy(), actions=np.array([0, 1]))

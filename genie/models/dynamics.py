@@ -39,6 +39,13 @@ class Memory:
     last_BN: torch.Tensor
     num_frames: int
 
+    def expand(self, batch_size: int) -> "Memory":
+        """This memory, of one world, as that of many; nothing is copied."""
+        keys_values = [
+            (k.expand(batch_size, *k.shape[1:]), v.expand(batch_size, *v.shape[1:])) for k, v in self.keys_values
+        ]
+        return Memory(keys_values, self.last_BN.expand(batch_size, -1), self.num_frames)
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
