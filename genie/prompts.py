@@ -6,9 +6,10 @@ Legend: `T` prompt frames, `S` transitions, `M` clips, `H W C` pixels; frames ar
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genie.data.episodes import FRAME_SHAPE, EpisodeStore
 from genie.data.motion import is_moving
@@ -17,6 +18,7 @@ from genie.data.windows import read_windows, spread_starts, window_starts
 
 FRAMES = Path("data/frames/test.h5")
 LATENT_ACTIONS = Path("data/actions/test.h5")
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
 NUM_CLIPS = 64  # looked at for a lively one
 
 
@@ -40,25 +42,39 @@ class Prompt:
 
 
 def picture_prompt(path: Path) -> Prompt:
-    """One frame, the centre of any picture that Pillow opens, cut square and scaled.
+    """One frame, the centre of any picture, cut square and scaled.
 
     Raises:
-        PromptError: it is none, or so large that it may be meant to exhaust the memory (Pillow's limit).
+        PromptError: it is none that `read_picture` takes.
+    """
+    return Prompt(read_picture(path, str(path))[None], None, str(path))
+
+
+def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
+    """The frame `(H, W, C)` that a picture is to a world: its centre, cut square and scaled.
+
+    Args:
+        file: of one of `PICTURE_FORMATS`.
+        name: what messages call it.
+
+    Raises:
+        PromptError: it is no picture, or so large that it may be meant to exhaust the memory (Pillow's limit).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(file, formats=PICTURE_FORMATS) as picture:
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-        raise PromptError(f"{path}: has more than {limit}; scale it down") from None
+        raise PromptError(f"{name}: has more than {limit}; scale it down") from None
     except FileNotFoundError:
-        raise PromptError(f"{path}: no such file") from None
+        raise PromptError(f"{name}: no such file") from None
+    except UnidentifiedImageError:
+        raise PromptError(f"{name}: no picture; give a PNG or JPEG") from None
     except Exception as error:  # on a damaged file Pillow's decoders raise whatever they stumble over
-        raise PromptError(f"{path}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
-    frame_HWC = np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
-    return Prompt(frame_HWC[None], None, str(path))
+        raise PromptError(f"{name}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
+    return np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
 
 
 def held_out_prompt(frame: int, context: int, lam_fingerprint: str) -> Prompt:

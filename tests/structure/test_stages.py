@@ -29,6 +29,7 @@ LAYERS = {
     "world": 3,
     "evaluation": 3,
     "sample": 4,
+    "play": 4,
     "scales": 4,
     "stage": 4,
     "results": 5,
