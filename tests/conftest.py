@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from genie.data.buttons import Button
 from genie.data.collect import collect
 from genie.data.episodes import SPLITS, EpisodeStore
-from genie.params import Params, parse_params, read_yaml
+from genie.models.dynamics import build_dynamics
+from genie.models.tokenizer import build_tokenizer
+from genie.params import Params, SamplingParams, parse_params, read_yaml
+from genie.prompts import Prompt
+from genie.training.checkpoint import fingerprint
+from genie.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,3 +83,34 @@ def scrambled() -> Callable[[nn.Module], nn.Module]:
         return model.eval()
 
     return scramble
+
+
+@pytest.fixture(scope="session")
+def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
+    """A world of random weights, five buttons and three prompts, each two real frames."""
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer))
+    dynamics = scrambled(
+        build_dynamics(
+            tiny_params.dynamics,
+            num_codes=tokenizer.num_codes,
+            grid=tokenizer.grid,
+            num_actions=5,
+            tokenizer_fingerprint=fingerprint(tokenizer),
+        )
+    )
+    shares = np.random.default_rng(0).dirichlet(np.ones(6), size=5).round(4)
+    store = coinrun["test"]
+    prompts = [
+        Prompt(store.read(start, start + 2), np.array([index]), f"level {level}", level)
+        for index, (start, level) in enumerate(
+            zip(store.episode_starts[:3].tolist(), store.level_seeds[:3].tolist(), strict=True)
+        )
+    ]
+    sampling = SamplingParams(maskgit_steps=2, temperature=0.0)
+    return WorldModel(tokenizer, dynamics, sampling, [Button(tuple(row)) for row in shares.tolist()], prompts)
+
+
+@pytest.fixture
+def tiny_world(shared_world) -> WorldModel:
+    """The same, for one test to play."""
+    return shared_world.fork()

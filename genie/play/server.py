@@ -7,7 +7,10 @@ recordings, one at a time, so that what they take of memory is bounded.
 
 import asyncio
 import io
+import os
 import socket
+import sys
+import webbrowser
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,16 +47,15 @@ class PlayError(ValueError):
 
 
 class Arcade:
-    """What all clients share: the world's weights, the prompts, and two threads.
+    """What all clients share: the world's weights and two threads.
 
     Args:
         world: each client plays a fork of it.
-        prompts: what they may start from.
         game: params of the real game.
     """
 
-    def __init__(self, world: WorldModel, prompts: Sequence[Prompt], game: CollectParams):
-        self._world, self._prompts, self._game = world, prompts, game
+    def __init__(self, world: WorldModel, game: CollectParams):
+        self._world, self._game = world, game
         self._stepping = ThreadPoolExecutor(1, "stepping")
         self._encoding = ThreadPoolExecutor(1, "encoding")
         self._num_clients = self._num_uploads = 0
@@ -65,7 +67,7 @@ class Arcade:
             await socket.close(TRY_AGAIN_LATER, f"{MAX_CLIENTS} clients play already: try again later")
             return
         self._num_clients += 1
-        session = Session(self._world, self._prompts, self._game)
+        session = Session(self._world, self._game)
         try:
             await socket.send_bytes(session.hello())
             while True:
@@ -152,13 +154,13 @@ def stranger(connection: HTTPConnection, hosts: Sequence[str] | None) -> str:
     return ""
 
 
-def serve(arcade: Arcade, host: str, port: int, on_listening: Callable[[str], None]) -> None:
-    """Serves until Ctrl-C.
+def serve(arcade: Arcade, host: str, port: int, open_page: bool) -> None:
+    """Serves until Ctrl-C, and says where.
 
     Args:
         host: address to listen at.
         port: 0 takes a free one.
-        on_listening: called with the page's address when it can be opened.
+        open_page: in a browser, if there is a screen to show it on.
 
     Raises:
         PlayError: the address is not to be had.
@@ -169,8 +171,10 @@ def serve(arcade: Arcade, host: str, port: int, on_listening: Callable[[str], No
     except (OSError, OverflowError) as error:
         raise PlayError(f"--host {host} --port {port}: cannot listen there ({error}); choose another --port") from None
     with listening:
-        name = f"[{host}]" if ":" in host else host
-        on_listening(f"http://{name}:{listening.getsockname()[1]}")
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        print(f"play at {address} (stop with Ctrl-C)", flush=True)
+        if open_page and (sys.platform != "linux" or os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}):
+            webbrowser.open(address)  # it may come before the server: its connection waits in the listening socket
         server = uvicorn.Server(server_config(make_app(arcade, LOOPBACK if host in LOOPBACK else None)))
         server.run(sockets=[listening])
 

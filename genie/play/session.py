@@ -3,7 +3,6 @@
 Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -36,13 +35,11 @@ class Session:
 
     Args:
         world: a fork of it is played.
-        prompts: what the client may start from.
         game: params of the real game.
     """
 
-    def __init__(self, world: WorldModel, prompts: Sequence[Prompt], game: CollectParams):
+    def __init__(self, world: WorldModel, game: CollectParams):
         self._world = world.fork()
-        self._prompts = prompts
         self._game = game
         self._effect_latents = [button_for(world.buttons, effect) for effect in range(len(EFFECTIVE_ACTIONS))]
         self._settings = Settings(kind="settings", seed=0, imagine=False, **world.sampling.model_dump())
@@ -54,8 +51,8 @@ class Session:
         """What a page must know to play, with the last frame of each prompt."""
         return reply(
             "hello",
-            [prompt.frames_THWC[-1] for prompt in self._prompts],
-            prompts=[prompt.source for prompt in self._prompts],
+            [prompt.frames_THWC[-1] for prompt in self._world.prompts],
+            prompts=[prompt.source for prompt in self._world.prompts],
             effects=EFFECTIVE_ACTIONS,
             effect_latents=self._effect_latents,
             buttons=[
@@ -74,9 +71,9 @@ class Session:
         """
         match message:
             case FromPrompt(index=index):
-                if index >= len(self._prompts):
-                    raise MessageError(f"there is no prompt {index}: this world has {len(self._prompts)}")
-                return self.start(self._prompts[index])
+                if index >= len(self._world.prompts):
+                    raise MessageError(f"there is no prompt {index}: this world has {len(self._world.prompts)}")
+                return self.start(self._world.prompts[index])
             case FromLevel(level=level, twin=twin):
                 return self._start_level(RealGame(self._game, level), twin)
             case Again():
