@@ -90,7 +90,9 @@ class Arcade:
                 if size <= MAX_PICTURE_BYTES:
                     content.write(chunk)
             if size > MAX_PICTURE_BYTES:
-                return PlainTextResponse(f"the picture is larger than {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413)
+                return PlainTextResponse(
+                    f"the picture is larger than {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413
+                )
             frame_HWC = await _run(self._encoding, read_picture, content, "the picture")
         except PromptError as fault:
             return PlainTextResponse(str(fault), 422)

@@ -32,7 +32,6 @@ LAYERS = {
     "env": 4,
     "play": 4,
     "sample": 4,
-    "play": 4,
     "scales": 4,
     "stage": 4,
     "export": 5,
