@@ -58,15 +58,15 @@ class Arcade:
         self._world, self._game = world, game
         self._stepping = ThreadPoolExecutor(1, "stepping")
         self._encoding = ThreadPoolExecutor(1, "encoding")
-        self._num_clients = self._num_uploads = 0
+        self.num_clients = self._num_uploads = 0
 
     async def play(self, socket: WebSocket) -> None:
         """Plays with one client until it leaves."""
         await socket.accept()
-        if self._num_clients == MAX_CLIENTS:
+        if self.num_clients == MAX_CLIENTS:
             await socket.close(TRY_AGAIN_LATER, f"{MAX_CLIENTS} clients play already: try again later")
             return
-        self._num_clients += 1
+        self.num_clients += 1
         session = Session(self._world, self._game)
         try:
             await socket.send_bytes(session.hello())
@@ -75,7 +75,7 @@ class Arcade:
         except WebSocketDisconnect:
             pass
         finally:
-            self._num_clients -= 1
+            self.num_clients -= 1
             await _run(self._stepping, session.close)
 
     async def picture(self, request: Request) -> Response:
@@ -90,9 +90,7 @@ class Arcade:
                 if size <= MAX_PICTURE_BYTES:
                     content.write(chunk)
             if size > MAX_PICTURE_BYTES:
-                return PlainTextResponse(
-                    f"the picture is larger than {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413
-                )
+                return PlainTextResponse(f"the picture exceeds {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413)
             frame_HWC = await _run(self._encoding, read_picture, content, "the picture")
         except PromptError as fault:
             return PlainTextResponse(str(fault), 422)
