@@ -24,7 +24,9 @@ def open_world(source: str | None, params: Params) -> WorldModel:
         PretrainedError, CheckpointError, RuntimeUnavailableError: it is not to be had.
     """
     device = resolve_device(params.runtime)
-    torch.set_num_threads(num_threads(params.runtime))
+    # Unless told otherwise all cores but one, which the page needs: threads that wait for each other on cores that are
+    # taken make a frame many times slower.
+    torch.set_num_threads(params.runtime.threads or max(1, num_threads(params.runtime) - 1))
     if source is None:
         return WorldModel.from_pretrained(None, device)
     if re.match(r"[a-z-]+:/", source):

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.requests import HTTPConnection
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from starlette.requests import HTTPConnection
 
 from genie.params import CollectParams
 from genie.play.messages import MAX_MESSAGE_BYTES, MessageError, Save, parse_frame, parse_message, reply
