@@ -106,7 +106,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
             zip(store.episode_starts[:3].tolist(), store.level_seeds[:3].tolist(), strict=True)
         )
     ]
-    sampling = SamplingParams(maskgit_steps=2, temperature=0.0)
+    sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
     return WorldModel(tokenizer, dynamics, sampling, [Button(tuple(row)) for row in shares.tolist()], prompts)
 
 
