@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -34,23 +34,24 @@ NEW_LINE = "\x1b[0m\x1b[K\n"
 
 
 class TerminalError(ValueError):
-    """There is no terminal to play in, or too small a one; the message says which and the fix."""
+    """Nothing can be played here; the message names the cause and the fix."""
 
 
-def play_in_terminal(world: WorldModel, prompts: Sequence[Prompt], seed: int = 0) -> None:
-    """Plays until the player quits; the terminal is then as it was, whatever ended it.
+def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
+    """Plays from the world's own prompts until the player quits; the terminal is then as it was, whatever ended it.
 
     A frame is dreamed a key; of the keys that came while one was dreamed, only the last counts, so that a key held
     leaves no queue behind.
 
     Args:
         world: what to play.
-        prompts: what to start from, one after the other.
         seed: of what is drawn, the same at each reset.
 
     Raises:
-        TerminalError: standard input or output is no terminal, or it is too small.
+        TerminalError: standard input or output is no terminal, or too small a one; or the world has no prompts.
     """
+    if not world.prompts:
+        raise TerminalError("this world has no prompts to start from; `genie export` writes one that has")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise TerminalError("no terminal here: run it in one (over SSH, with `ssh -t`), or play in a browser")
     screen = _Screen(world)
@@ -58,15 +59,15 @@ def play_in_terminal(world: WorldModel, prompts: Sequence[Prompt], seed: int = 0
         raise TerminalError(screen.lacks_room())
     with _raw_terminal(sys.stdin.fileno()):
         chosen = 0
-        frame_HWC, doing = _start(world, prompts[chosen], seed), prompts[chosen].source
+        frame_HWC, doing = _start(world, world.prompts[chosen], seed)
         while True:
             screen.show(frame_HWC, doing)
             key = _last_key(sys.stdin.fileno())
             if key in QUIT:
                 return
             if key in (RESET, NEXT):
-                chosen = (chosen + (key == NEXT)) % len(prompts)
-                frame_HWC, doing = _start(world, prompts[chosen], seed), prompts[chosen].source
+                chosen = (chosen + (key == NEXT)) % len(world.prompts)
+                frame_HWC, doing = _start(world, world.prompts[chosen], seed)
             latent = latent_action(world, key)
             if latent is not None:
                 begun = time.perf_counter()
@@ -135,8 +136,9 @@ class _Screen:
         sys.stdout.flush()
 
 
-def _start(world: WorldModel, prompt: Prompt, seed: int) -> np.ndarray:
-    return world.reset(prompt.frames_THWC, actions=prompt.actions, seed=seed)
+def _start(world: WorldModel, prompt: Prompt, seed: int) -> tuple[np.ndarray, str]:
+    """The first frame, and what it is of."""
+    return world.reset(prompt.frames_THWC, actions=prompt.actions, seed=seed), prompt.source
 
 
 def _last_key(terminal: int) -> bytes:

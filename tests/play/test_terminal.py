@@ -18,6 +18,7 @@ import pytest
 from genie.data.buttons import button_for
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.play.terminal import ENTER, LEAVE, TerminalError, half_blocks, latent_action, play_in_terminal
+from genie.world import WorldModel
 
 PLAYER = """
 import sys
@@ -25,7 +26,7 @@ from genie.play.terminal import TerminalError, play_in_terminal
 from genie.world import WorldModel
 world = WorldModel.from_pretrained(sys.argv[1])
 try:
-    play_in_terminal(world, world.prompts)
+    play_in_terminal(world)
 except TerminalError as error:
     sys.exit(str(error))
 print("over")
@@ -117,8 +118,6 @@ def test_keys_press_what_they_say(tiny_world):
 
 
 def test_a_game(folder):
-    from genie.world import WorldModel
-
     world = WorldModel.from_pretrained(folder)
     first, second = world.prompts[:2]
     left = button_for(world.buttons, EFFECTIVE_ACTIONS.index("left"))
@@ -174,6 +173,9 @@ def test_a_small_terminal_is_told(folder, columns, lines):
         assert typist.child.wait(SECONDS) == 1
 
 
-def test_without_a_terminal_there_is_no_game(tiny_world):
+def test_without_a_terminal_or_a_prompt_there_is_no_game(tiny_world):
     with pytest.raises(TerminalError, match="no terminal here"):
-        play_in_terminal(tiny_world, tiny_world.prompts)
+        play_in_terminal(tiny_world)
+    tiny_world.prompts = ()
+    with pytest.raises(TerminalError, match="no prompts to start from"):
+        play_in_terminal(tiny_world)
