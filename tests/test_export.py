@@ -55,8 +55,20 @@ def test_the_card_tells_metrics_and_command(pipeline):
     assert ran.stdout.endswith("a card with metrics\n")
     card, psnr = Path("told/README.md").read_text(), json.loads(Path("data/metrics/evaluate.json").read_text())["psnr"]
     assert f"| evaluate `psnr` | {psnr:.2f} |" in card
-    assert "By `make repro`, from tokenizer" in card
+    assert "Trained by `make repro`." in card
     assert "±" not in card
+
+
+def test_the_card_tells_what_half_precision_costs(pipeline):
+    genie_export()
+    full, half = WorldModel.load("data/models", load_params().sampling), WorldModel.from_pretrained("world")
+    shares = []
+    for prompt in half.prompts:
+        for world in (full, half):
+            world.reset(prompt.frames_THWC, actions=prompt.actions)
+        pixels = np.abs(full.imagine().astype(int) - half.imagine())
+        shares.append((pixels > 8).any(-1).mean())
+    assert f"visibly changes {100 * np.mean(shares):.3f}% of the pixels" in Path("world/README.md").read_text()
 
 
 def test_the_command_names_the_scale(tmp_path, monkeypatch):
