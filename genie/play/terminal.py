@@ -5,7 +5,6 @@ Two pixels share a character cell: the upper one is the colour of a half block, 
 
 import os
 import re
-import shutil
 import signal
 import sys
 import termios
@@ -27,7 +26,10 @@ EFFECT_KEYS = {
 }  # fmt: skip
 LATENT_KEYS = b"123456789"
 RESET, NEXT, QUIT = b"r", b"n", (b"x", b"\x03", b"\x04")  # Ctrl-C and Ctrl-D
-HELP = "1-{last} buttons  arrows, q, e jump  space stay  r, n reset  x quit"
+HELP = (
+    "1-{last} buttons   arrows go and jump   q, e jump left and right",
+    "space stay   r again   n next start   x quit",
+)
 BUTTONS_A_LINE = 4
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[0m\x1b[?25h\x1b[?1049l"  # a screen of its own, without a cursor
 NEW_LINE = "\x1b[0m\x1b[K\n"
@@ -78,15 +80,14 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
 def half_blocks(frame_HWC: np.ndarray) -> str:
     """A frame in true colour: H / 2 lines of W characters, each but the last ended by a line feed."""
     lines = []
-    for upper_WC, lower_WC in zip(frame_HWC[::2].tolist(), frame_HWC[1::2].tolist(), strict=True):
-        line, last = "", None
-        for pixels in zip(upper_WC, lower_WC, strict=True):
-            if pixels != last:  # a run of one colour needs saying once
-                (r, g, b), (below_r, below_g, below_b) = pixels
-                line += f"\x1b[38;2;{r};{g};{b};48;2;{below_r};{below_g};{below_b}m"
-                last = pixels
-            line += "▀"
-        lines.append(line)
+    for cells_W6 in np.concatenate([frame_HWC[::2], frame_HWC[1::2]], axis=-1).tolist():
+        line, last = [], None
+        for cell in cells_W6:
+            if cell != last:  # a run of one colour needs saying once
+                line.append("\x1b[38;2;{};{};{};48;2;{};{};{}m".format(*cell))
+                last = cell
+            line.append("▀")
+        lines.append("".join(line))
     return NEW_LINE.join(lines) + "\x1b[0m"
 
 
@@ -109,7 +110,8 @@ class _Screen:
         ]
         rows = [names[start : start + BUTTONS_A_LINE] for start in range(0, len(names), BUTTONS_A_LINE)]
         width = FRAME_SHAPE[1] // BUTTONS_A_LINE
-        self._legend = ["".join(f"{name:{width}}" for name in row) for row in rows] + [HELP.format(last=len(names))]
+        self._legend = ["".join(f"{name:{width}}" for name in row) for row in rows]
+        self._legend += [line.format(last=len(names)) for line in HELP]
         self._size = (FRAME_SHAPE[1], FRAME_SHAPE[0] // 2 + 1 + len(self._legend))
 
     def took(self, seconds: float) -> None:
@@ -118,7 +120,7 @@ class _Screen:
 
     def lacks_room(self) -> str:
         """Why the terminal is too small, or nothing."""
-        (columns, lines), found = self._size, shutil.get_terminal_size()
+        (columns, lines), found = self._size, os.get_terminal_size(sys.stdout.fileno())
         if found.columns >= columns and found.lines >= lines:
             return ""
         return (

@@ -48,8 +48,8 @@ def pixels(text):
 class Typist:
     """Our end of the terminal."""
 
-    def __init__(self, terminal, child):
-        self.terminal, self.child = terminal, child
+    def __init__(self, terminal):
+        self.terminal = terminal
 
     def read_until(self, mark):
         """All that the child writes, up to and with a mark."""
@@ -66,6 +66,9 @@ class Typist:
     def type(self, keys):
         os.write(self.terminal, keys)
 
+    def resize(self, columns, lines):
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
     def mode(self):
         return termios.tcgetattr(self.terminal)
 
@@ -74,21 +77,20 @@ class Typist:
 def playing(folder, columns=80, lines=40):
     """A child that plays a world in a terminal of that size."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    child = subprocess.Popen(
+    typist = Typist(ours)
+    typist.resize(columns, lines)
+    typist.child = subprocess.Popen(
         [sys.executable, "-c", PLAYER, str(folder)],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=environment,
         start_new_session=True,
     )
     try:
-        yield Typist(ours, child)
+        yield typist
     finally:
-        child.kill()
-        child.wait()
+        typist.child.kill()
+        typist.child.wait()
         os.close(ours)
         os.close(theirs)
 
@@ -144,6 +146,12 @@ def test_a_game(folder):
         assert np.array_equal(pixels(typist.screen()), start(first))
         typist.type(b"n")
         assert np.array_equal(pixels(typist.screen()), start(second))
+        typist.resize(80, 24)
+        typist.type(b"r")
+        assert "▀" not in typist.read_until("font smaller")
+        typist.resize(80, 40)
+        typist.type(b"r")
+        assert np.array_equal(pixels(typist.screen()), start(second))
         typist.type(b"x")
         assert "over" in typist.read_until("over").partition(LEAVE)[2]
         assert typist.mode() == before
@@ -168,7 +176,7 @@ def test_whatever_ends_it_leaves_the_terminal_as_it_was(folder, end):
 def test_a_small_terminal_is_told(folder, columns, lines):
     with playing(folder, columns, lines) as typist:
         said = typist.read_until("font smaller")
-        assert f"has {columns} columns and {lines} lines, and the world needs 64 and 36" in said
+        assert f"has {columns} columns and {lines} lines, and the world needs 64 and 37" in said
         assert ENTER not in said
         assert typist.child.wait(SECONDS) == 1
 
