@@ -163,3 +163,21 @@ def seeds(
         summary = summarise([read_run(revision) for revision in revisions], load_params().lam)
         write_json(SEEDS, summary)
         print(f"wrote {METRICS_FOLDER / SEEDS}.json: seeds {summary['seeds']}, {summary['collapsed']} collapsed")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("world"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    metrics: Annotated[Path, typer.Option(help="Folder of the metrics that its card tells.")] = METRICS_FOLDER,
+) -> None:
+    """Write the trained world as one folder, as the Hugging Face hub keeps models: to be shared, loaded, played.
+
+    The hub takes it as it is:
+
+        hf upload NAME/WORLD world
+    """
+    with faults_in_one_line("genie export"):
+        from genie.export import export as write_world  # here, since torch takes seconds that `--help` need not
+
+        print(write_world(load_params(), models=models, metrics=metrics, out=out))

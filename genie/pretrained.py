@@ -41,9 +41,9 @@ CARD_TEMPLATE = """---
 
 # A world to play
 
-CoinRun, dreamed: press one of {{ world.num_actions }} buttons, and a model draws what comes next. It was learned from
-video alone by mini-genie, an implementation of [Genie]({{ paper_url }}) at the size of two cores. What the buttons do
-nobody told it; what they came to do was measured on held-out levels:
+CoinRun, dreamed: press one of {{ world.num_actions }} buttons, and a model draws what comes next.
+It was learned from video alone by mini-genie, an implementation of [Genie]({{ paper_url }}) at the size of two cores.
+Nobody told it what its buttons do. What they came to do was counted afterwards, on levels that it was not trained on:
 
 | button | stands for | probability |
 | ---: | --- | ---: |
@@ -65,18 +65,24 @@ or in a browser: `genie play --world FOLDER`.
 ## Made
 
 {% if command -%}
-By `{{ command }}`, from tokenizer `{{ tokenizer }}` and dynamics `{{ dynamics }}`.
-{%- else -%}
-From tokenizer `{{ tokenizer }}` and dynamics `{{ dynamics }}`.
-{%- endif %} The weights are kept in half precision and computed with in single. The dynamics sees
-{{ world.context_frames }} frames of the past: what leaves the view is forgotten.
-{% if metrics %}
+Trained by `{{ command }}`.
+{% endif -%}
+Checkpoints: tokenizer `{{ tokenizer }}`, dynamics `{{ dynamics }}`.
+The weights are kept in half precision and computed with in single.
+{%- if halving_cost is defined %}
+That visibly changes {{ "%.3f" | format(100 * halving_cost) }}% of the pixels of a first dreamed frame.
+{%- endif %}
+
+The dynamics sees {{ world.context_frames }} frames of the past: what leaves the view is forgotten.
+{%- if metrics %}
+
 ## Measured
 
-On held-out levels, in full precision. PSNR in dB; the README of mini-genie tells what each baseline is.
+On held-out levels, in full precision. PSNR is in dB; the README of mini-genie tells what each baseline is.
 
 {{ metrics }}
-{%- endif %}"""
+{%- endif %}
+"""
 
 
 class PretrainedError(ValueError):

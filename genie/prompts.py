@@ -23,6 +23,7 @@ FRAMES = Path("data/frames/test.h5")
 LATENT_ACTIONS = Path("data/actions/test.h5")
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
 NUM_CLIPS = 64  # looked at for a lively one
+NUM_PROMPTS = 12  # that a world is given
 NUM_LEVELS_CLIPS = 512  # looked at for lively ones of many levels
 
 
@@ -122,7 +123,7 @@ def lively_frame(context: int, horizon: int) -> int:
     return int(starts[moving_MS.sum(axis=1).argmax()]) + context - 1
 
 
-def lively_prompts(context: int, horizon: int, count: int, lam_fingerprint: str) -> list[Prompt]:
+def lively_prompts(context: int, horizon: int, count: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
     """Of as many test levels, the clip in which most transitions move; the liveliest first.
 
     Args:
@@ -146,7 +147,7 @@ def lively_prompts(context: int, horizon: int, count: int, lam_fingerprint: str)
         if level not in prompts and len(prompts) < count:
             actions = latent_actions[start : start + context - 1].astype(np.int64)
             prompts[level] = Prompt(store.read(start, start + context), actions, f"level {level}", level)
-    return list(prompts.values())
+    return tuple(prompts.values())
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:

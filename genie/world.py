@@ -125,8 +125,8 @@ class WorldModel(
 
         Args:
             save_directory: the folder; made if need be.
-            hub: further options of the mixin: `push_to_hub`, `repo_id`; `model_card_kwargs` with `metrics`, a table,
-                and `command`, what it was trained by.
+            hub: further options of the mixin: `push_to_hub`, `repo_id`; and `model_card_kwargs`, what else the card is
+                to tell: `command`, `halving_cost`, `metrics` (a table).
 
         Raises:
             OSError: it cannot be written; what was there before stays.

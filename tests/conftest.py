@@ -1,21 +1,24 @@
 """Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import nn
 
-from genie.data.buttons import Button
+from genie.data.buttons import Button, write_buttons
 from genie.data.collect import collect
-from genie.data.episodes import SPLITS, EpisodeStore
+from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
+from genie.data.tokens import write_latent_actions
 from genie.models.dynamics import build_dynamics
 from genie.models.tokenizer import build_tokenizer
 from genie.params import Params, SamplingParams, parse_params, read_yaml
 from genie.prompts import Prompt
-from genie.training.checkpoint import fingerprint
+from genie.training.checkpoint import fingerprint, save_model
 from genie.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,8 +109,26 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
             zip(store.episode_starts[:3].tolist(), store.level_seeds[:3].tolist(), strict=True)
         )
     ]
-    sampling = SamplingParams(maskgit_steps=2, temperature=0.0)
+    sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
     return WorldModel(tokenizer, dynamics, sampling, [Button(tuple(row)) for row in shares.tolist()], prompts)
+
+
+@pytest.fixture
+def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
+    """A working directory as the pipeline leaves it, with that world in it and no metrics."""
+    root, store = tmp_path / "pipeline", coinrun["test"]
+    for model in (shared_world.tokenizer, shared_world.dynamics):
+        save_model(root / "data/models" / model.kind, model)
+    write_buttons(root / "data/models/dynamics", shared_world.buttons)
+    YAML().dump(tiny_tree, root / "params.yaml")
+    (root / "data/frames").mkdir()
+    shutil.copy(store.path, root / "data/frames/test.h5")
+    actions = np.random.default_rng(0).integers(shared_world.num_actions, size=len(store)).astype(np.uint8)
+    actions[[*store.episode_starts[1:] - 1, -1]] = NO_ACTION
+    known = {"fingerprint": shared_world.dynamics.config.lam_fingerprint, "num_actions": shared_world.num_actions}
+    write_latent_actions(root / "data/actions/test.h5", [actions], len(store), **known)
+    monkeypatch.chdir(root)
+    return root
 
 
 @pytest.fixture

@@ -97,11 +97,12 @@ def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     for latent, button in enumerate(tiny_world.buttons):
         assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
     assert "Measured" not in text
+    assert "Trained by" not in text
     details = {"metrics": "| psnr | 21.5 |\n", "command": "make repro"}
     tiny_world.save_pretrained(tmp_path / "told", model_card_kwargs=details)
     told = (tmp_path / "told" / "README.md").read_text()
     assert "| psnr | 21.5 |" in told
-    assert "By `make repro`, from tokenizer" in told
+    assert "Trained by `make repro`." in told
 
 
 def test_it_is_saved_whole_or_not_at_all_and_beside_what_is_there(tiny_world, folder):

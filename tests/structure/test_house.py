@@ -33,7 +33,7 @@ def third_party_imports() -> dict[str, set[str]]:
                 roots.add(node.module.split(".")[0])
     roots -= sys.stdlib_module_names | {"genie", "stages"}
     provided = packages_distributions()
-    return {root: {name.lower() for name in provided.get(root, [root])} for root in roots}
+    return {root: {name.lower().replace("_", "-") for name in provided.get(root, [root])} for root in roots}
 
 
 def fake_python(path: Path, version: str) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import psutil
 import pytest
 
+from genie.fetch import FetchError, fetch_world
 from genie.training.tracking import NullTracker, Tracker, TrackingError, open_tracker
+from genie.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE_HWC = np.zeros((8, 8, 3), np.uint8)
@@ -195,3 +197,47 @@ def test_a_store_that_cannot_be_used_is_named(project, tiny_params, monkeypatch)
 def test_the_null_tracker_takes_every_call_of_the_real_one():
     public = {name for name in vars(Tracker) if not name.startswith("_")} - {"close"}
     assert public <= vars(NullTracker).keys()
+
+
+def test_a_world_is_logged_as_a_model_that_mlflow_plays(project, tiny_params, tiny_world, tmp_path, capfd, recwarn):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    tiny_world.save_pretrained(tmp_path / "castle")
+    try:
+        with open_tracker("evaluate", tiny_params) as tracker:
+            tracker.log_world(tmp_path / "castle")
+            assert client_of(project).get_run(tracker.run_id).info.status == "RUNNING"
+            run_id = tracker.run_id
+    finally:
+        mlflow.set_tracking_uri(None)  # it is the process's, and other tests share it
+    assert capfd.readouterr() == ("", "")
+    assert child_and_parent(project)[0].info.status == "FINISHED"
+    [model_output] = client_of(project).get_run(run_id).outputs.model_outputs
+
+    world, prompt = WorldModel.from_pretrained(tmp_path / "castle"), tiny_world.prompts[0].frames_THWC
+    world.reset(prompt, seed=3)
+    expected_SHWC = [world.step(action) for action in (1, 0, 4)]
+    for uri in (f"runs:/{run_id}/world", f"models:/{model_output.model_id}"):
+        model = mlflow.pyfunc.load_model(uri)
+        for _ in range(2):
+            shown_SHWC = model.predict({"prompt": prompt, "actions": np.array([1, 0, 4])}, params={"seed": 3})
+            assert np.array_equal(shown_SHWC, expected_SHWC)
+        with pytest.raises(MlflowException, match="prompt"):
+            model.predict({"prompt": prompt[0], "actions": np.array([1])})
+        fetched = Path(fetch_world(uri))
+        assert (fetched / "model.safetensors").read_bytes() == (tmp_path / "castle/model.safetensors").read_bytes()
+        logged = {path.suffix for path in fetched.parents[1].rglob("*") if path.is_file()}
+        assert [str(warning.message) for warning in recwarn if warning.category is UserWarning] == []
+        assert logged <= {".py", ".json", ".safetensors", ".md", ".npz", ".yaml", ".txt", ""}, "no pickle"
+
+
+@pytest.mark.parametrize("uri", ["runs:/0123456789abcdef0123456789abcdef/world", "models:/castle/1", "runs:/"])
+def test_a_world_that_mlflow_does_not_have(project, uri):
+    with pytest.raises(FetchError, match=f"{uri}: MLflow has no such model") as fault:
+        fetch_world(uri)
+    assert "\n" not in str(fault.value)
+
+
+def test_what_is_no_uri_is_left_to_others():
+    assert [fetch_world(name) for name in (None, "world", "ann/castle")] == [None, "world", "ann/castle"]
