@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genie.data.buttons import write_buttons
+from genie.fetch import FetchError
 from genie.play.opening import open_world
 from genie.pretrained import PretrainedError
 from genie.training.checkpoint import save_model
@@ -50,7 +51,7 @@ def test_a_world_is_what_mlflow_holds(exported, tiny_params, tmp_path, monkeypat
         mlflow.log_artifacts(str(exported), "model/artifacts/world")
     world = open_world(f"runs:/{run.info.run_id}/model", tiny_params)
     assert same(world, type(world).from_pretrained(exported))
-    with pytest.raises(PretrainedError, match="not to be had from MLflow"):
+    with pytest.raises(FetchError, match="MLflow has no such model"):
         open_world("runs:/0123/model", tiny_params)
 
 

@@ -13,7 +13,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
-RUN_NOT_IMPORTED = {"dvc"}
+RUN_NOT_IMPORTED = {"dvc", "websockets"}  # the second by uvicorn
 
 
 def declared_dependencies() -> set[str]:
