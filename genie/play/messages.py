@@ -70,7 +70,7 @@ class Settings(Strict):
     kind: Literal["settings"]
     seed: Seed
     maskgit_steps: Annotated[int, Field(ge=1, le=MAX_MASKGIT_STEPS)]
-    temperature: Annotated[float, Field(ge=0, le=10)]
+    temperature: Annotated[float, Field(ge=0, le=100)]
     imagine: bool
 
     @property

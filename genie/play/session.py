@@ -11,6 +11,7 @@ from genie.data.buttons import button_for
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.params import CollectParams
 from genie.play.messages import (
+    MAX_MASKGIT_STEPS,
     Again,
     FromLevel,
     FromPrompt,
@@ -42,7 +43,14 @@ class Session:
         self._world = world.fork()
         self._game = game
         self._effect_latents = [button_for(world.buttons, effect) for effect in range(len(EFFECTIVE_ACTIONS))]
-        self._settings = Settings(kind="settings", seed=0, imagine=False, **world.sampling.model_dump())
+        self._settings = Settings(
+            kind="settings",
+            seed=0,
+            maskgit_steps=min(world.sampling.maskgit_steps, MAX_MASKGIT_STEPS),
+            temperature=world.sampling.temperature,
+            imagine=False,
+        )
+        self._world.sampling = self._settings.sampling
         self._recording = Recording()
         self._prompt: Prompt | None = None
         self._twin: RealGame | None = None

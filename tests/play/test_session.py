@@ -192,6 +192,13 @@ def test_hello_tells_what_there_is(begin, shared_world):
         assert list(button.shares) == told["shares"]
 
 
+def test_a_world_that_takes_too_many_steps_takes_fewer_here(shared_world, tiny_params):
+    world = shared_world.fork()
+    world.sampling = SamplingParams(maskgit_steps=200, temperature=100.0)
+    facts = json.loads(Session(world, tiny_params.collect).hello().partition(b"\n")[0])
+    assert facts["settings"] == {"seed": 0, "maskgit_steps": 32, "temperature": 100.0, "imagine": False}
+
+
 @pytest.mark.parametrize(
     ("message", "fault", "cause"),
     [
