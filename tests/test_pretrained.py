@@ -163,9 +163,31 @@ def test_damage_is_refused(folder, tiny_world):
     (folder / "config.json").write_text("{")
     assert "damaged or of another version" in fault_of(folder)
     tiny_world.save_pretrained(folder)
-    np.savez(folder / "prompts.npz", frames=np.array([{}], object), actions=np.zeros(1), seeds=np.zeros(1))
-    with pytest.raises(PromptError, match=r"prompts\.npz: no prompts, or damaged ones"):
+
+
+FRAMES, NO_ACTIONS = np.zeros((2, 1, 64, 64, 3), np.uint8), np.zeros((2, 0), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"frames": np.array([{}], object), "actions": NO_ACTIONS, "seeds": np.arange(2)},  # which only a pickle holds
+        {"frames": FRAMES, "actions": NO_ACTIONS},
+        {"frames": FRAMES[1:], "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES[..., :32, :], "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES.astype(float), "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES, "actions": np.zeros((2, 1), np.uint8), "seeds": np.arange(2)},
+        None,
+    ],
+)
+def test_damaged_prompts_are_refused(folder, arrays):
+    if arrays is None:
+        (folder / "prompts.npz").write_bytes((folder / "prompts.npz").read_bytes()[:-40])
+    else:
+        np.savez(folder / "prompts.npz", **arrays)
+    with pytest.raises(PromptError, match=r"prompts\.npz: no prompts, or damaged ones") as fault:
         WorldModel.from_pretrained(folder)
+    assert "\n" not in str(fault.value)
 
 
 def test_without_a_name_the_shipped_world_is_meant(folder, monkeypatch, tmp_path):
