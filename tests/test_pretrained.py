@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import yaml
+from ruamel.yaml import YAML
 
 from genie import pretrained
 from genie.pretrained import PretrainedError, find_world
@@ -93,7 +93,7 @@ def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_wor
 
 def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     _, front_matter, text = (folder / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front_matter)["license"] == "mit"
+    assert YAML(typ="safe").load(front_matter)["license"] == "mit"
     for latent, button in enumerate(tiny_world.buttons):
         assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
     assert "Measured" not in text
