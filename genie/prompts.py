@@ -151,7 +151,8 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         PromptError: it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             frames_MTHWC, actions_MS, seeds_M = file["frames"], file["actions"], file["seeds"]
         assert frames_MTHWC.dtype == actions_MS.dtype == np.uint8
         assert frames_MTHWC.ndim == 5
