@@ -8,7 +8,7 @@ import numpy as np
 from genie.data.motion import changed_share
 from genie.params import Params, ParamsError
 from genie.pretrained import CONFIG, HALF, WEIGHTS
-from genie.prompts import NUM_PROMPTS, lively_prompts
+from genie.prompts import lively_prompts
 from genie.results import SEEDS, TRUE_ACTIONS, ResultsError, read_metrics, results_table
 from genie.scales import SCALES_FOLDER, load_scale
 from genie.world import WorldModel
@@ -40,7 +40,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path) -> str:
         raise ExportError(f"--out {out}: holds something else than a world; name a folder of its own")
     world = WorldModel.load(models, params.sampling)
     lam_fingerprint = world.dynamics.config.lam_fingerprint
-    world.prompts = lively_prompts(world.context_frames, params.evaluate.horizon, NUM_PROMPTS, lam_fingerprint)
+    world.prompts = lively_prompts(world.context_frames, params.evaluate.horizon, lam_fingerprint)
     details = {"command": training_command(params), "halving_cost": halving_cost(world)}
     try:
         # Of this run alone: seeds and the upper bound may have been measured at another scale.

@@ -23,7 +23,7 @@ FRAMES = Path("data/frames/test.h5")
 LATENT_ACTIONS = Path("data/actions/test.h5")
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
 NUM_CLIPS = 64  # looked at for a lively one
-NUM_PROMPTS = 12  # that a world is given
+NUM_PROMPTS = 12  # of a world's own
 NUM_LEVELS_CLIPS = 512  # looked at for lively ones of many levels
 
 
@@ -123,13 +123,12 @@ def lively_frame(context: int, horizon: int) -> int:
     return int(starts[moving_MS.sum(axis=1).argmax()]) + context - 1
 
 
-def lively_prompts(context: int, horizon: int, count: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
-    """Of as many test levels, the clip in which most transitions move; the liveliest first.
+def lively_prompts(context: int, horizon: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
+    """Of a dozen test levels, fewer where there are no more, the clip in which most moves; the liveliest first.
 
     Args:
         context: frames of a prompt.
         horizon: frames after them that count, too.
-        count: of prompts; fewer are found where there are fewer levels.
         lam_fingerprint: of the LAM whose actions lead from frame to frame.
 
     Raises:
@@ -144,7 +143,7 @@ def lively_prompts(context: int, horizon: int, count: int, lam_fingerprint: str)
     prompts = {}
     for clip in np.argsort(-moving, kind="stable"):
         start, level = int(starts[clip]), int(levels[clip])
-        if level not in prompts and len(prompts) < count:
+        if level not in prompts and len(prompts) < NUM_PROMPTS:
             actions = latent_actions[start : start + context - 1].astype(np.int64)
             prompts[level] = Prompt(store.read(start, start + context), actions, f"level {level}", level)
     return tuple(prompts.values())
@@ -168,15 +167,17 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         PromptError: it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             frames_MTHWC, actions_MS, seeds_M = file["frames"], file["actions"], file["seeds"]
         assert frames_MTHWC.dtype == actions_MS.dtype == np.uint8
         assert frames_MTHWC.ndim == 5
         assert frames_MTHWC.shape[2:] == FRAME_SHAPE
+        assert seeds_M.shape == frames_MTHWC.shape[:1]
         assert actions_MS.shape == (len(seeds_M), frames_MTHWC.shape[1] - 1)
-        rows = zip(frames_MTHWC, actions_MS.astype(np.int64), seeds_M.tolist(), strict=True)
     except (OSError, ValueError, KeyError, EOFError, AssertionError, BadZipFile, zlib.error):
         raise PromptError(f"{path}: no prompts, or damaged ones; `genie export` writes them") from None
+    rows = zip(frames_MTHWC, actions_MS.astype(np.int64), seeds_M.tolist(), strict=True)
     return tuple(Prompt(frames, actions, f"level {seed}", seed) for frames, actions, seed in rows)
 
 

@@ -23,9 +23,8 @@ PLAY = """
 import sys
 import mlflow
 import numpy as np
-from genie.fetch import fetch_world
 from genie.world import WorldModel
-prompts = WorldModel.from_pretrained(fetch_world(sys.argv[1])).prompts
+prompts = WorldModel.from_pretrained(mlflow.artifacts.download_artifacts(sys.argv[1]) + "/artifacts/world").prompts
 model = mlflow.pyfunc.load_model(sys.argv[1])
 frames = model.predict({"prompt": prompts[0].frames_THWC, "actions": np.array([0, 7, 3])})
 print(len(prompts), "prompts, frames", frames.shape)

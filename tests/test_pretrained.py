@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import yaml
+from ruamel.yaml import YAML
 
 from genie import pretrained
 from genie.pretrained import PretrainedError, find_world
@@ -93,7 +93,7 @@ def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_wor
 
 def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     _, front_matter, text = (folder / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front_matter)["license"] == "mit"
+    assert YAML(typ="safe").load(front_matter)["license"] == "mit"
     for latent, button in enumerate(tiny_world.buttons):
         assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
     assert "Measured" not in text
@@ -163,9 +163,31 @@ def test_damage_is_refused(folder, tiny_world):
     (folder / "config.json").write_text("{")
     assert "damaged or of another version" in fault_of(folder)
     tiny_world.save_pretrained(folder)
-    np.savez(folder / "prompts.npz", frames=np.array([{}], object), actions=np.zeros(1), seeds=np.zeros(1))
-    with pytest.raises(PromptError, match=r"prompts\.npz: no prompts, or damaged ones"):
+
+
+FRAMES, NO_ACTIONS = np.zeros((2, 1, 64, 64, 3), np.uint8), np.zeros((2, 0), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"frames": np.array([{}], object), "actions": NO_ACTIONS, "seeds": np.arange(2)},  # which only a pickle holds
+        {"frames": FRAMES, "actions": NO_ACTIONS},
+        {"frames": FRAMES[1:], "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES[..., :32, :], "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES.astype(float), "actions": NO_ACTIONS, "seeds": np.arange(2)},
+        {"frames": FRAMES, "actions": np.zeros((2, 1), np.uint8), "seeds": np.arange(2)},
+        None,
+    ],
+)
+def test_damaged_prompts_are_refused(folder, arrays):
+    if arrays is None:
+        (folder / "prompts.npz").write_bytes((folder / "prompts.npz").read_bytes()[:-40])
+    else:
+        np.savez(folder / "prompts.npz", **arrays)
+    with pytest.raises(PromptError, match=r"prompts\.npz: no prompts, or damaged ones") as fault:
         WorldModel.from_pretrained(folder)
+    assert "\n" not in str(fault.value)
 
 
 def test_without_a_name_the_shipped_world_is_meant(folder, monkeypatch, tmp_path):

@@ -30,7 +30,6 @@ LAYERS = {
     "world": 3,
     "evaluation": 3,
     "env": 4,
-    "fetch": 4,
     "play": 4,
     "pyfunc": 4,
     "sample": 4,
