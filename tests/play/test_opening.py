@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from genie.data.buttons import write_buttons
-from genie.fetch import FetchError
 from genie.play.opening import open_world
 from genie.pretrained import PretrainedError
 from genie.training.checkpoint import save_model
@@ -49,9 +48,12 @@ def test_a_world_is_what_mlflow_holds(exported, tiny_params, tmp_path, monkeypat
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("it", artifact_location=str(tmp_path / "artifacts")))
     with mlflow.start_run() as run:
         mlflow.log_artifacts(str(exported), "model/artifacts/world")
+        mlflow.log_artifacts(str(exported), "other")
     world = open_world(f"runs:/{run.info.run_id}/model", tiny_params)
     assert same(world, type(world).from_pretrained(exported))
-    with pytest.raises(FetchError, match="MLflow has no such model"):
+    with pytest.raises(PretrainedError, match="a model, but no world"):
+        open_world(f"runs:/{run.info.run_id}/other", tiny_params)
+    with pytest.raises(PretrainedError, match="MLflow has no such model"):
         open_world("runs:/0123/model", tiny_params)
 
 
