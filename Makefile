@@ -20,10 +20,13 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro upper-bound seeds test lint ui clean
+.PHONY: help play repro upper-bound seeds test lint bench ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+play: $(INSTALLED) ## Set up, then play the shipped world in a browser (stop with Ctrl-C)
+	genie play
 
 repro: $(INSTALLED) ## Set up, then run every stage of the pipeline that is out of date
 	dvc repro
@@ -57,6 +60,9 @@ test: lint ## Set up, then check everything that CI checks
 lint: $(INSTALLED_DEV) ## Set up, then check style only
 	ruff check .
 	ruff format --check .
+
+bench: $(INSTALLED_DEV) ## Measure how fast the shipped world is played, in Chromium too (WORLD=folder for another)
+	python -m benchmarks.play $(WORLD:%=--world %)
 
 ui: $(INSTALLED) ## Open MLflow on all runs (stop with Ctrl-C)
 	mlflow ui

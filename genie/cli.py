@@ -92,6 +92,45 @@ def sample(
 
 
 @app.command()
+def play(
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="A world's folder, or data/models, or its name on the Hugging Face hub or in MLflow (models:/...). "
+            "Without: the shipped one."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in your network play, too.")] = "127.0.0.1",
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal instead.")] = False,
+) -> None:
+    """Play a world: in a browser, or in a terminal.
+
+    On a phone in the same network, at this machine's address:
+
+        genie play --host 0.0.0.0
+
+    The world that `dvc repro` trained:
+
+        genie play --world data/models
+    """
+    with faults_in_one_line("genie play"):
+        from genie.play.opening import open_world  # here, since torch takes seconds that `--help` need not
+
+        params = load_params()
+        opened = open_world(world, params)
+        if terminal:
+            from genie.play.terminal import play_in_terminal
+
+            play_in_terminal(opened)
+        else:
+            from genie.play.server import Arcade, serve
+
+            serve(Arcade(opened, params.collect), host, port, open_page)
+
+
+@app.command()
 def results(
     write: Annotated[
         Path | None, typer.Option(help="Put the table between the marks of this file, in place of the old.")
@@ -124,3 +163,21 @@ def seeds(
         summary = summarise([read_run(revision) for revision in revisions], load_params().lam)
         write_json(SEEDS, summary)
         print(f"wrote {METRICS_FOLDER / SEEDS}.json: seeds {summary['seeds']}, {summary['collapsed']} collapsed")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("world"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    metrics: Annotated[Path, typer.Option(help="Folder of the metrics that its card tells.")] = METRICS_FOLDER,
+) -> None:
+    """Write the trained world as one folder, as the Hugging Face hub keeps models: to be shared, loaded, played.
+
+    The hub takes it as it is:
+
+        hf upload NAME/WORLD world
+    """
+    with faults_in_one_line("genie export"):
+        from genie.export import export as write_world  # here, since torch takes seconds that `--help` need not
+
+        print(write_world(load_params(), models=models, metrics=metrics, out=out))

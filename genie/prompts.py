@@ -4,11 +4,15 @@ Legend: `T` prompt frames, `S` transitions, `M` clips, `H W C` pixels; frames ar
 """
 
 import warnings
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genie.data.episodes import FRAME_SHAPE, EpisodeStore
 from genie.data.motion import is_moving
@@ -17,7 +21,10 @@ from genie.data.windows import read_windows, spread_starts, window_starts
 
 FRAMES = Path("data/frames/test.h5")
 LATENT_ACTIONS = Path("data/actions/test.h5")
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
 NUM_CLIPS = 64  # looked at for a lively one
+NUM_PROMPTS = 12  # of a world's own
+NUM_LEVELS_CLIPS = 512  # looked at for lively ones of many levels
 
 
 class PromptError(ValueError):
@@ -32,33 +39,49 @@ class Prompt:
         frames_THWC: frames in a row.
         actions: `(T - 1,)` int64 latent actions between them, or None where they are not known.
         source: where it comes from, in words.
+        level: the seed of its level, where it is of one.
     """
 
     frames_THWC: np.ndarray
     actions: np.ndarray | None
     source: str
+    level: int | None = None
 
 
 def picture_prompt(path: Path) -> Prompt:
-    """One frame, the centre of any picture that Pillow opens, cut square and scaled.
+    """One frame, the centre of any picture, cut square and scaled.
 
     Raises:
-        PromptError: it is none, or so large that it may be meant to exhaust the memory (Pillow's limit).
+        PromptError: it is none that `read_picture` takes.
+    """
+    return Prompt(read_picture(path, str(path))[None], None, str(path))
+
+
+def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
+    """The frame `(H, W, C)` that a picture is to a world: its centre, cut square and scaled.
+
+    Args:
+        file: of one of `PICTURE_FORMATS`.
+        name: what messages call it.
+
+    Raises:
+        PromptError: it is no picture, or so large that it may be meant to exhaust the memory (Pillow's limit).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(file, formats=PICTURE_FORMATS) as picture:
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-        raise PromptError(f"{path}: has more than {limit}; scale it down") from None
+        raise PromptError(f"{name}: has more than {limit}; scale it down") from None
     except FileNotFoundError:
-        raise PromptError(f"{path}: no such file") from None
+        raise PromptError(f"{name}: no such file") from None
+    except UnidentifiedImageError:
+        raise PromptError(f"{name}: no picture; give a PNG or JPEG") from None
     except Exception as error:  # on a damaged file Pillow's decoders raise whatever they stumble over
-        raise PromptError(f"{path}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
-    frame_HWC = np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
-    return Prompt(frame_HWC[None], None, str(path))
+        raise PromptError(f"{name}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
+    return np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
 
 
 def held_out_prompt(frame: int, context: int, lam_fingerprint: str) -> Prompt:
@@ -98,3 +121,65 @@ def lively_frame(context: int, horizon: int) -> int:
     clips_MTHWC = read_windows(store, starts, length)
     moving_MS = is_moving(clips_MTHWC[:, :-1], clips_MTHWC[:, 1:])
     return int(starts[moving_MS.sum(axis=1).argmax()]) + context - 1
+
+
+def lively_prompts(context: int, horizon: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
+    """Of a dozen test levels, fewer where there are no more, the clip in which most moves; the liveliest first.
+
+    Args:
+        context: frames of a prompt.
+        horizon: frames after them that count, too.
+        lam_fingerprint: of the LAM whose actions lead from frame to frame.
+
+    Raises:
+        EpisodeFileError, CacheFileError: there is no test split, or no such actions of it.
+        WindowError: no episode holds such a clip.
+    """
+    store, length = EpisodeStore(FRAMES), context + horizon
+    latent_actions = read_latent_actions(LATENT_ACTIONS, lam_fingerprint)
+    starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), NUM_LEVELS_CLIPS)
+    levels = store.level_seeds[np.searchsorted(store.episode_starts, starts, side="right") - 1]
+    moving = np.array([_num_moving(store.read(int(start), int(start) + length)) for start in starts])
+    prompts = {}
+    for clip in np.argsort(-moving, kind="stable"):
+        start, level = int(starts[clip]), int(levels[clip])
+        if level not in prompts and len(prompts) < NUM_PROMPTS:
+            actions = latent_actions[start : start + context - 1].astype(np.int64)
+            prompts[level] = Prompt(store.read(start, start + context), actions, f"level {level}", level)
+    return tuple(prompts.values())
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Writes prompts of levels, equally long and with their actions known, as `.npz`: `frames` uint8
+    `(M, T, H, W, C)`, `actions` uint8 `(M, T-1)` and `seeds` int64 `(M,)` of their levels."""
+    np.savez_compressed(
+        path,
+        frames=np.stack([prompt.frames_THWC for prompt in prompts]),
+        actions=np.stack([prompt.actions for prompt in prompts]).astype(np.uint8),
+        seeds=np.array([prompt.level for prompt in prompts], np.int64),
+    )
+
+
+def read_prompts(path: Path) -> tuple[Prompt, ...]:
+    """Reads what `write_prompts` wrote.
+
+    Raises:
+        PromptError: it is damaged.
+    """
+    try:
+        # Opened here, since numpy leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            frames_MTHWC, actions_MS, seeds_M = file["frames"], file["actions"], file["seeds"]
+        assert frames_MTHWC.dtype == actions_MS.dtype == np.uint8
+        assert frames_MTHWC.ndim == 5
+        assert frames_MTHWC.shape[2:] == FRAME_SHAPE
+        assert seeds_M.shape == frames_MTHWC.shape[:1]
+        assert actions_MS.shape == (len(seeds_M), frames_MTHWC.shape[1] - 1)
+    except (OSError, ValueError, KeyError, EOFError, AssertionError, BadZipFile, zlib.error):
+        raise PromptError(f"{path}: no prompts, or damaged ones; `genie export` writes them") from None
+    rows = zip(frames_MTHWC, actions_MS.astype(np.int64), seeds_M.tolist(), strict=True)
+    return tuple(Prompt(frames, actions, f"level {seed}", seed) for frames, actions, seed in rows)
+
+
+def _num_moving(clip_THWC: np.ndarray) -> int:
+    return int(is_moving(clip_THWC[:-1], clip_THWC[1:]).sum())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from torch import nn
 
 from genie.data.buttons import Button, read_buttons
 from genie.data.episodes import FRAME_SHAPE
@@ -16,6 +18,17 @@ from genie.models.dynamics import Dynamics, Memory
 from genie.models.maskgit import sample_frame
 from genie.models.tokenizer import Tokenizer
 from genie.params import SamplingParams
+from genie.pretrained import (
+    CARD,
+    CARD_TEMPLATE,
+    PROMPTS,
+    find_world,
+    made_from,
+    read_world,
+    replacing_files,
+    write_world,
+)
+from genie.prompts import Prompt, read_prompts, write_prompts
 from genie.training.checkpoint import CheckpointError, load_model
 
 
@@ -23,7 +36,15 @@ class WorldError(ValueError):
     """The world was played as it cannot be; the message names the cause and the fix."""
 
 
-class WorldModel:
+class WorldModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    license="mit",
+    library_name="mini-genie",
+    tags=["world-model", "genie", "procgen", "coinrun"],
+    paper_url="https://arxiv.org/abs/2402.15391",
+    model_card_template=CARD_TEMPLATE,
+):
     """Frames in, latent actions pressed, frames out (Genie, section 2.2).
 
     Args:
@@ -31,19 +52,30 @@ class WorldModel:
         dynamics: in eval mode, trained on that tokenizer's tokens.
         sampling: MaskGIT steps and temperature.
         buttons: what each of its latent actions is called.
+        prompts: what it may start from, where that is known; kept when it is saved.
     """
 
-    def __init__(self, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams, buttons: Sequence[Button]):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dynamics: Dynamics,
+        sampling: SamplingParams,
+        buttons: Sequence[Button],
+        prompts: Sequence[Prompt] = (),
+    ):
+        super().__init__()
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         self.sampling = sampling
         self.buttons = buttons
+        self.prompts = tuple(prompts)
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
-        self.device = next(dynamics.parameters()).device
+        self._card: str | None = None
         self._memory: Memory | None = None
         self._generator: torch.Generator | None = None
         self._batched = False
+        self.eval()
 
     @classmethod
     def load(cls, models: str | Path, sampling: SamplingParams, device: torch.device | str = "cpu") -> "WorldModel":
@@ -62,6 +94,63 @@ class WorldModel:
                 f"and this is tokenizer {found}; rebuild both with: dvc repro"
             )
         return cls(tokenizer, dynamics, sampling, read_buttons(Path(models) / "dynamics"))
+
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_hub_id: str | Path | None = None, device: torch.device | str = "cpu", **download
+    ) -> "WorldModel":
+        """The world that `save_pretrained` wrote, or `genie export`; without a name, the one that is shipped.
+
+        In place of the mixin's, which would also read pickles.
+
+        Args:
+            folder_or_hub_id: its folder, or its name on the Hugging Face hub.
+            device: where to put it.
+            download: further options of `huggingface_hub.snapshot_download`, such as `revision`.
+
+        Raises:
+            PretrainedError: there is none, or a damaged one.
+            PromptError: its prompts are damaged.
+        """
+        folder = find_world(folder_or_hub_id, **download)
+        world = cls(*read_world(folder, device))
+        if (folder / PROMPTS).is_file():
+            world.prompts = read_prompts(folder / PROMPTS)
+        if (folder / CARD).is_file():
+            world._card = (folder / CARD).read_text(encoding="utf-8")
+        return world
+
+    def save_pretrained(self, save_directory: str | Path, **hub) -> str | None:
+        """Writes it, in half precision, into a folder: whole, or not at all; other files in there stay.
+
+        Args:
+            save_directory: the folder; made if need be.
+            hub: further options of the mixin: `push_to_hub`, `repo_id`; and `model_card_kwargs`, what else the card is
+                to tell: `command`, `halving_cost`, `metrics` (a table).
+
+        Raises:
+            OSError: it cannot be written; what was there before stays.
+        """
+        hub.setdefault("repo_id", Path(save_directory).name)
+        with replacing_files(save_directory) as partial:
+            return super().save_pretrained(partial, **hub)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_world(save_directory, self.tokenizer, self.dynamics, self.sampling, self.buttons)
+        if self.prompts:
+            write_prompts(save_directory / PROMPTS, self.prompts)
+
+    def generate_model_card(self, **details) -> ModelCard:
+        """The card that it was loaded with, unless there are details to tell."""
+        if self._card is not None and not details:
+            return ModelCard(self._card)
+        fingerprints = {model.kind: made_from(model) for model in (self.tokenizer, self.dynamics)}
+        return super().generate_model_card(world=self, **fingerprints, **details)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.dynamics.parameters()).device
 
     def rollout(
         self,

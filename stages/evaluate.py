@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from genie.evaluation.rollouts import drift_metrics, measure_rollouts, rollout_m
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
 from genie.params import Params
+from genie.prompts import lively_prompts
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_metrics
 from genie.training.checkpoint import load_model
@@ -62,6 +64,10 @@ def main(params: Params, tracker: Tracker) -> None:
 
     tracker.log_final(metrics)
     tracker.log_artifact(REPORT)
+    with TemporaryDirectory() as folder:
+        world.prompts = lively_prompts(world.context_frames, settings.horizon, learnt_from.lam_fingerprint)
+        world.save_pretrained(Path(folder) / "world")
+        tracker.log_world(Path(folder) / "world")
     for picture in sorted(REPORT.glob("*.png")):
         tracker.log_image(picture.stem, np.asarray(Image.open(picture).convert("RGB")), step=0)
 

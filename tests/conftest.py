@@ -1,15 +1,25 @@
 """Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import nn
 
+from genie.data.buttons import Button, write_buttons
 from genie.data.collect import collect
-from genie.data.episodes import SPLITS, EpisodeStore
-from genie.params import Params, parse_params, read_yaml
+from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
+from genie.data.tokens import write_latent_actions
+from genie.models.dynamics import build_dynamics
+from genie.models.tokenizer import build_tokenizer
+from genie.params import Params, SamplingParams, parse_params, read_yaml
+from genie.prompts import Prompt
+from genie.training.checkpoint import fingerprint, save_model
+from genie.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,3 +86,52 @@ def scrambled() -> Callable[[nn.Module], nn.Module]:
         return model.eval()
 
     return scramble
+
+
+@pytest.fixture(scope="session")
+def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
+    """A world of random weights, five buttons and three prompts, each two real frames."""
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer))
+    dynamics = scrambled(
+        build_dynamics(
+            tiny_params.dynamics,
+            num_codes=tokenizer.num_codes,
+            grid=tokenizer.grid,
+            num_actions=5,
+            tokenizer_fingerprint=fingerprint(tokenizer),
+        )
+    )
+    shares = np.random.default_rng(0).dirichlet(np.ones(6), size=5).round(4)
+    store = coinrun["test"]
+    prompts = [
+        Prompt(store.read(start, start + 2), np.array([index]), f"level {level}", level)
+        for index, (start, level) in enumerate(
+            zip(store.episode_starts[:3].tolist(), store.level_seeds[:3].tolist(), strict=True)
+        )
+    ]
+    sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
+    return WorldModel(tokenizer, dynamics, sampling, [Button(tuple(row)) for row in shares.tolist()], prompts)
+
+
+@pytest.fixture
+def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
+    """A working directory as the pipeline leaves it, with that world in it and no metrics."""
+    root, store = tmp_path / "pipeline", coinrun["test"]
+    for model in (shared_world.tokenizer, shared_world.dynamics):
+        save_model(root / "data/models" / model.kind, model)
+    write_buttons(root / "data/models/dynamics", shared_world.buttons)
+    YAML().dump(tiny_tree, root / "params.yaml")
+    (root / "data/frames").mkdir()
+    shutil.copy(store.path, root / "data/frames/test.h5")
+    actions = np.random.default_rng(0).integers(shared_world.num_actions, size=len(store)).astype(np.uint8)
+    actions[[*store.episode_starts[1:] - 1, -1]] = NO_ACTION
+    known = {"fingerprint": shared_world.dynamics.config.lam_fingerprint, "num_actions": shared_world.num_actions}
+    write_latent_actions(root / "data/actions/test.h5", [actions], len(store), **known)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def tiny_world(shared_world) -> WorldModel:
+    """The same, for one test to play."""
+    return shared_world.fork()

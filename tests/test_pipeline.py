@@ -19,6 +19,17 @@ from genie.params import read_yaml
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = list(read_yaml(ROOT / "dvc.yaml")["stages"])
 
+PLAY = """
+import sys
+import mlflow
+import numpy as np
+from genie.world import WorldModel
+prompts = WorldModel.from_pretrained(mlflow.artifacts.download_artifacts(sys.argv[1]) + "/artifacts/world").prompts
+model = mlflow.pyfunc.load_model(sys.argv[1])
+frames = model.predict({"prompt": prompts[0].frames_THWC, "actions": np.array([0, 7, 3])})
+print(len(prompts), "prompts, frames", frames.shape)
+"""
+
 
 class Project:
     """A copy of this work tree in a repository of its own."""
@@ -128,6 +139,15 @@ def test_the_buttons_go_with_the_models(project):
     buttons = [read_buttons(project.root / f"data/{folder}") for folder in ("models/lam", "actions", "models/dynamics")]
     assert len(buttons[0]) == 8
     assert buttons[1:] == buttons[:-1]
+
+
+def test_the_world_is_logged_to_be_played_and_exported_to_be_shared(project):
+    [run] = [run for run in next(iter(project.runs().values())) if run.info.run_name == "evaluate"]
+    played = project.run(sys.executable, "-c", PLAY, f"runs:/{run.info.run_id}/world")
+    assert re.fullmatch(r"([1-9]|1[0-2]) prompts, frames \(3, 64, 64, 3\)\n", played)
+    said = project.run(sys.executable, "-c", "from genie.cli import app; app()", "export")
+    assert said.startswith("wrote world: ")
+    assert said.endswith("a card with metrics\n")
 
 
 def test_an_experiment_reruns_only_what_depends_on_it(project):

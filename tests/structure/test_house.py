@@ -13,7 +13,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
-RUN_NOT_IMPORTED = {"dvc"}
+RUN_NOT_IMPORTED = {"dvc", "websockets"}  # the second by uvicorn
 
 
 def declared_dependencies() -> set[str]:
@@ -33,7 +33,7 @@ def third_party_imports() -> dict[str, set[str]]:
                 roots.add(node.module.split(".")[0])
     roots -= sys.stdlib_module_names | {"genie", "stages"}
     provided = packages_distributions()
-    return {root: {name.lower() for name in provided.get(root, [root])} for root in roots}
+    return {root: {name.lower().replace("_", "-") for name in provided.get(root, [root])} for root in roots}
 
 
 def fake_python(path: Path, version: str) -> None:

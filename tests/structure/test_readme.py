@@ -61,7 +61,7 @@ def test_genie_commands_and_options_exist():
     shown = commands("genie")
     assert {words[0] for words in shown} == set(known), "every command is shown"
     for name, *words in shown:
-        options = {option for parameter in known[name].params for option in parameter.opts}
+        options = {option for parameter in known[name].params for option in parameter.opts + parameter.secondary_opts}
         assert {word for word in words if word.startswith("-")} <= options
 
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from genie.training.tracking import NullTracker, Tracker, TrackingError, open_tracker
+from genie.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE_HWC = np.zeros((8, 8, 3), np.uint8)
@@ -195,3 +196,37 @@ def test_a_store_that_cannot_be_used_is_named(project, tiny_params, monkeypatch)
 def test_the_null_tracker_takes_every_call_of_the_real_one():
     public = {name for name in vars(Tracker) if not name.startswith("_")} - {"close"}
     assert public <= vars(NullTracker).keys()
+
+
+def test_a_world_is_logged_as_a_model_that_mlflow_plays(project, tiny_params, tiny_world, tmp_path, capfd, recwarn):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    tiny_world.save_pretrained(tmp_path / "castle")
+    try:
+        with open_tracker("evaluate", tiny_params) as tracker:
+            tracker.log_world(tmp_path / "castle")
+            assert client_of(project).get_run(tracker.run_id).info.status == "RUNNING"
+            run_id = tracker.run_id
+    finally:
+        mlflow.set_tracking_uri(None)  # it is the process's, and other tests share it
+    assert capfd.readouterr() == ("", "")
+    assert child_and_parent(project)[0].info.status == "FINISHED"
+    [model_output] = client_of(project).get_run(run_id).outputs.model_outputs
+
+    world, prompt = WorldModel.from_pretrained(tmp_path / "castle"), tiny_world.prompts[0].frames_THWC
+    world.reset(prompt, seed=3)
+    expected_SHWC = [world.step(action) for action in (1, 0, 4)]
+    for uri in (f"runs:/{run_id}/world", f"models:/{model_output.model_id}"):
+        model = mlflow.pyfunc.load_model(uri)
+        for _ in range(2):
+            shown_SHWC = model.predict({"prompt": prompt, "actions": np.array([1, 0, 4])}, params={"seed": 3})
+            assert np.array_equal(shown_SHWC, expected_SHWC)
+        with pytest.raises(MlflowException, match="prompt"):
+            model.predict({"prompt": prompt[0], "actions": np.array([1])})
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+        fetched = folder / "artifacts" / "castle"
+        assert (fetched / "model.safetensors").read_bytes() == (tmp_path / "castle/model.safetensors").read_bytes()
+        logged = {path.suffix for path in folder.rglob("*") if path.is_file()}
+        assert [str(warning.message) for warning in recwarn if warning.category is UserWarning] == []
+        assert logged <= {".py", ".json", ".safetensors", ".md", ".npz", ".yaml", ".txt", ""}, "no pickle"

@@ -1,0 +1,76 @@
+"""`genie export`: the pipeline's world as one folder, with prompts and a card that tells how good it is."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+
+from genie.data.motion import changed_share
+from genie.params import Params, ParamsError
+from genie.pretrained import CONFIG, HALF, WEIGHTS
+from genie.prompts import lively_prompts
+from genie.results import SEEDS, TRUE_ACTIONS, ResultsError, read_metrics, results_table
+from genie.scales import SCALES_FOLDER, load_scale
+from genie.world import WorldModel
+
+
+class ExportError(ValueError):
+    """The folder named is not a world's; the message says so, and the fix."""
+
+
+def export(params: Params, *, models: Path, metrics: Path, out: Path) -> str:
+    """Writes the world of a folder of checkpoints as `WorldModel.save_pretrained` does.
+
+    Args:
+        params: those of sampling are kept with it; `evaluate.horizon` counts when prompts are chosen.
+        models: folder of the checkpoints.
+        metrics: folder of the metrics for its card; the card does without where there are none.
+        out: the folder to write; a world that lies there is replaced.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        ExportError: `out` holds something else than a world.
+        CheckpointError, ButtonsError: there is no such world.
+        EpisodeFileError, CacheFileError, WindowError: there are no held-out frames to start from.
+        OSError: it cannot be written.
+    """
+    if out.is_dir() and any(out.iterdir()) and not ((out / CONFIG).exists() and (out / WEIGHTS).exists()):
+        raise ExportError(f"--out {out}: holds something else than a world; name a folder of its own")
+    world = WorldModel.load(models, params.sampling)
+    lam_fingerprint = world.dynamics.config.lam_fingerprint
+    world.prompts = lively_prompts(world.context_frames, params.evaluate.horizon, lam_fingerprint)
+    details = {"command": training_command(params), "halving_cost": halving_cost(world)}
+    try:
+        # Of this run alone: seeds and the upper bound may have been measured at another scale.
+        found = {name: tree for name, tree in read_metrics(metrics).items() if name not in (SEEDS, TRUE_ACTIONS)}
+        details["metrics"] = results_table(found)
+    except ResultsError:
+        pass
+    world.save_pretrained(out, model_card_kwargs=details)
+    megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    measured = "with metrics" if "metrics" in details else f"without metrics (there are none in {metrics})"
+    return f"wrote {out}: {megabytes:.1f} MB, {len(world.prompts)} prompts, a card {measured}"
+
+
+def halving_cost(world: WorldModel) -> float:
+    """The share of the pixels that half precision changes visibly, in the first frames dreamed from its prompts."""
+    half = deepcopy(world).to(HALF).float()
+    shares = []
+    for prompt in world.prompts:
+        for each in (world, half):
+            each.reset(prompt.frames_THWC, actions=prompt.actions)
+        shares.append(changed_share(world.imagine(), half.imagine()).mean())
+    return float(np.mean(shares))
+
+
+def training_command(params: Params) -> str:
+    """What trains with these parameters: `make repro`, after a scale's name if they are one's."""
+    for scale in sorted(path.stem for path in SCALES_FOLDER.glob("*.yaml")):
+        try:
+            if load_scale(scale)[1] == params:
+                return f"genie scale {scale} && make repro"
+        except ParamsError:
+            continue
+    return "make repro"

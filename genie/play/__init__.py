@@ -1,0 +1,1 @@
+"""`genie play`: a server, one page and, beside the dream, the real game."""

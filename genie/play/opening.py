@@ -1,0 +1,54 @@
+"""Which world is played, and on what it computes."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from genie.params import Params
+from genie.pretrained import PretrainedError
+from genie.runtime import num_threads, resolve_device
+from genie.training.checkpoint import CONFIG
+from genie.world import WorldModel
+
+MLFLOW_SCHEMES = ("runs:/", "models:/")
+
+
+def open_world(source: str | None, params: Params) -> WorldModel:
+    """Loads a world, and sets the number of CPU threads.
+
+    Args:
+        source: its folder, its name on the Hugging Face hub, or its URI in MLflow (`models:/...`, `runs:/...`); a
+            folder of checkpoints, as `dvc repro` leaves in `data/models`; None is the shipped one.
+        params: those of the runtime, and of sampling where the source does not say, count.
+
+    Raises:
+        PretrainedError, CheckpointError, RuntimeUnavailableError: it is not to be had.
+    """
+    device = resolve_device(params.runtime)
+    # Unless told otherwise all cores but one, which the page needs: threads that wait for each other on cores that are
+    # taken make a frame many times slower.
+    torch.set_num_threads(params.runtime.threads or max(1, num_threads(params.runtime) - 1))
+    if source is not None and source.startswith(MLFLOW_SCHEMES):
+        return WorldModel.from_pretrained(_download(source), device)
+    if source is not None and (Path(source) / "dynamics").is_dir():
+        return WorldModel.load(source, params.sampling, device)
+    return WorldModel.from_pretrained(source, device)
+
+
+def _download(uri: str) -> Path:
+    """The folder of the world that lies in the model which `evaluate` logged."""
+    # Before MLflow is imported, which takes seconds that other sources need not.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = sorted(Path(download_artifacts(uri)).glob(f"artifacts/*/{CONFIG}"))
+    except (MlflowException, OSError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise PretrainedError(f"{uri}: MLflow has no such model ({cause}); `make ui` shows those of evaluate") from None
+    if not found:
+        raise PretrainedError(f"{uri}: a model, but no world; evaluate logs one as runs:/RUN/world")
+    return found[0].parent

@@ -1,0 +1,95 @@
+"""What was played, as a GIF or a film.
+
+Legend: `S` shown pictures, `P` panels side by side (a dream, or a dream and its twin), `H W C` pixels; uint8 RGB.
+"""
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image
+
+SCALE, GAP = 4, 8  # screen pixels, a pixel and between panels; even, as films want their sides
+BACKGROUND = 17
+MAX_FRAMES = 600  # 7 MB a panel, 40 s at 15 frames/s
+
+
+class RecordingError(ValueError):
+    """There is nothing to save."""
+
+
+class Recording:
+    """Keeps the frames shown while it is on, up to `MAX_FRAMES`."""
+
+    def __init__(self):
+        self.is_on = False
+        self._shown: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def turn(self, on: bool) -> None:
+        """On: what was kept is forgotten. Off: it stays, to be saved."""
+        self.is_on = on
+        if on:
+            self._shown = []
+
+    def show(self, panels_PHWC: np.ndarray) -> None:
+        """Keeps these panels if it is on; it turns itself off when it is full."""
+        if self.is_on:
+            self._shown.append(np.array(panels_PHWC))
+            self.is_on = len(self._shown) < MAX_FRAMES
+
+    def encode(self, format: str, frames_per_second: int) -> bytes:
+        """The bytes of a `gif` or an `mp4`.
+
+        Raises:
+            RecordingError: nothing was recorded.
+        """
+        if not self._shown:
+            raise RecordingError("nothing was recorded: press record, play, and save then")
+        num_panels = max(map(len, self._shown))
+        rows = [_side_by_side(panels_PHWC, num_panels) for panels_PHWC in self._shown]
+        return {"gif": _gif, "mp4": _mp4}[format](rows, frames_per_second)
+
+
+def _side_by_side(panels_PHWC: np.ndarray, num_panels: int) -> np.ndarray:
+    """One picture, in the frames' own pixels; a panel that others have and this has not stays empty."""
+    _, height, width, channels = panels_PHWC.shape
+    gap = GAP // SCALE
+    row = np.full((height, num_panels * (width + gap) - gap, channels), BACKGROUND, np.uint8)
+    for panel, frame_HWC in enumerate(panels_PHWC):
+        row[:, panel * (width + gap) :][:, :width] = frame_HWC
+    return row
+
+
+def _enlarge(picture: np.ndarray) -> np.ndarray:
+    return picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+
+
+def _gif(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
+    """An endless GIF, in one palette so that nothing flickers."""
+    palette = Image.fromarray(np.concatenate(rows)).quantize(256)
+    small = (Image.fromarray(row).quantize(palette=palette, dither=Image.Dither.NONE) for row in rows)
+    first, *rest = [Image.fromarray(_enlarge(np.asarray(picture))) for picture in small]
+    file = io.BytesIO()
+    for picture in (first, *rest):
+        picture.putpalette(palette.getpalette())
+    duration = round(1000 / frames_per_second)
+    first.save(file, "gif", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
+    return file.getvalue()
+
+
+def _mp4(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
+    """An H.264 film that browsers play."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(frames_per_second), options={"crf": "18"})
+        stream.height, stream.width = (side * SCALE for side in rows[0].shape[:2])
+        stream.pix_fmt = "yuv420p"
+        for row in rows:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_enlarge(row), format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()

@@ -1,0 +1,196 @@
+"""The server: one page, a WebSocket a client, and pictures turned into frames.
+
+All worlds share their weights and one thread that steps them, in the order in which clients ask: each has at most one
+message there, so they share it fairly, and the event loop stays free. A second thread opens pictures and encodes
+recordings, one at a time, so that what they take of memory is bounded.
+"""
+
+import asyncio
+import io
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.requests import HTTPConnection
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from genie.params import CollectParams
+from genie.play.messages import MAX_MESSAGE_BYTES, MessageError, Save, parse_frame, parse_message, reply
+from genie.play.recording import RecordingError
+from genie.play.session import Session
+from genie.prompts import Prompt, PromptError, read_picture
+from genie.world import WorldError, WorldModel
+
+PAGE = Path(__file__).with_name("page.html")
+MAX_CLIENTS = 32
+MAX_UPLOADS = 4  # at once
+MAX_PICTURE_BYTES = 16 * 2**20
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # WebSocket close codes
+# The page is all there is: whatever else found its way into it could load nothing and send nothing elsewhere.
+SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+Result = TypeVar("Result")
+
+
+class PlayError(ValueError):
+    """The server cannot start as asked; the message names the option and the fix."""
+
+
+class Arcade:
+    """What all clients share: the world's weights and two threads.
+
+    Args:
+        world: each client plays a fork of it.
+        game: params of the real game.
+    """
+
+    def __init__(self, world: WorldModel, game: CollectParams):
+        self._world, self._game = world, game
+        self._stepping = ThreadPoolExecutor(1, "stepping")
+        self._encoding = ThreadPoolExecutor(1, "encoding")
+        self.num_clients = self._num_uploads = 0
+
+    async def play(self, socket: WebSocket) -> None:
+        """Plays with one client until it leaves."""
+        await socket.accept()
+        if self.num_clients == MAX_CLIENTS:
+            await socket.close(TRY_AGAIN_LATER, f"{MAX_CLIENTS} clients play already: try again later")
+            return
+        self.num_clients += 1
+        session = Session(self._world, self._game)
+        try:
+            await socket.send_bytes(session.hello())
+            while True:
+                await socket.send_bytes(await self._answer(session, await socket.receive()))
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self.num_clients -= 1
+            await _run(self._stepping, session.close)
+
+    async def picture(self, request: Request) -> Response:
+        """Turns the picture that is the request's body into the raw pixels of a frame."""
+        if self._num_uploads == MAX_UPLOADS:
+            return PlainTextResponse("too many pictures at once: try again", 503)
+        self._num_uploads += 1
+        try:
+            content, size = io.BytesIO(), 0
+            async for chunk in request.stream():  # to its end, even of what is too large: else nobody reads the answer
+                size += len(chunk)
+                if size <= MAX_PICTURE_BYTES:
+                    content.write(chunk)
+            if size > MAX_PICTURE_BYTES:
+                return PlainTextResponse(f"the picture exceeds {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413)
+            frame_HWC = await _run(self._encoding, read_picture, content, "the picture")
+        except PromptError as fault:
+            return PlainTextResponse(str(fault), 422)
+        finally:
+            self._num_uploads -= 1
+        return Response(frame_HWC.tobytes(), media_type="application/octet-stream")
+
+    async def _answer(self, session: Session, received: dict) -> bytes:
+        """The reply to what came through a WebSocket; a fault that the client made is a reply too."""
+        if received["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(received.get("code", 1005))
+        try:
+            if received.get("text") is None:
+                prompt = Prompt(parse_frame(received["bytes"])[None], None, "a picture")
+                return await _run(self._stepping, session.start, prompt)
+            message = parse_message(received["text"])
+            thread = self._encoding if isinstance(message, Save) else self._stepping
+            return await _run(thread, session.answer, message)
+        except (MessageError, WorldError, RecordingError) as fault:
+            return reply("fault", message=str(fault))
+
+
+def make_app(arcade: Arcade, hosts: Sequence[str] | None = LOOPBACK) -> FastAPI:
+    """The server's routes.
+
+    Args:
+        arcade: what is played.
+        hosts: names that a client may know the server by; None: any. A page elsewhere that has its own name point to
+            this machine is thus told apart.
+    """
+    app = FastAPI(title="mini-genie", openapi_url=None)
+
+    @app.get("/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE.read_text(), headers={"Content-Security-Policy": SECURITY_POLICY})
+
+    @app.post("/picture")
+    async def picture(request: Request) -> Response:
+        fault = stranger(request, hosts)
+        return PlainTextResponse(fault, 403) if fault else await arcade.picture(request)
+
+    @app.websocket("/play")
+    async def play(socket: WebSocket) -> None:
+        fault = stranger(socket, hosts)
+        if fault:
+            await socket.accept()  # a refused handshake could not say why
+            await socket.close(POLICY_VIOLATION, fault)
+        else:
+            await arcade.play(socket)
+
+    return app
+
+
+def stranger(connection: HTTPConnection, hosts: Sequence[str] | None) -> str:
+    """Why a connection is not one of our page's, or "". Browsers say which page opens it; other programs need not."""
+    host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
+    if hosts is not None and connection.url.hostname not in hosts:
+        return f"this server is not {host}: start it with --host to be reached by other names"
+    if origin is not None and origin.partition("://")[2] != host:
+        return f"only this server's own page may play, not one of {origin}"
+    return ""
+
+
+def serve(arcade: Arcade, host: str, port: int, open_page: bool) -> None:
+    """Serves until Ctrl-C, and says where.
+
+    Args:
+        host: address to listen at.
+        port: 0 takes a free one.
+        open_page: in a browser, if there is a screen to show it on.
+
+    Raises:
+        PlayError: the address is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        raise PlayError(f"--host {host} --port {port}: cannot listen there ({error}); choose another --port") from None
+    with listening:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        print(f"play at {address} (stop with Ctrl-C)", flush=True)
+        if open_page and (sys.platform != "linux" or os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}):
+            webbrowser.open(address)  # it may come before the server: its connection waits in the listening socket
+        server = uvicorn.Server(server_config(make_app(arcade, LOOPBACK if host in LOOPBACK else None)))
+        server.run(sockets=[listening])
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the app; frames of noise would not get smaller by compression, and each would wait for it."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        limit_concurrency=4 * MAX_CLIENTS,
+        timeout_graceful_shutdown=1,
+    )
+
+
+async def _run(thread: ThreadPoolExecutor, call: Callable[..., Result], *arguments) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)

@@ -1,0 +1,167 @@
+"""One client's play: its world, where that began, the real game beside it, and what is recorded.
+
+Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
+"""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from genie.data.buttons import button_for
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.params import CollectParams
+from genie.play.messages import (
+    MAX_MASKGIT_STEPS,
+    Again,
+    FromLevel,
+    FromPrompt,
+    Message,
+    MessageError,
+    Press,
+    Record,
+    Save,
+    Settings,
+    Steer,
+    file_reply,
+    reply,
+)
+from genie.play.recording import MAX_FRAMES, Recording
+from genie.play.twin import RealGame, psnr
+from genie.prompts import Prompt
+from genie.world import WorldModel
+
+
+class Session:
+    """Answers messages, one at a time; not to be called by two threads at once.
+
+    Args:
+        world: a fork of it is played.
+        game: params of the real game.
+    """
+
+    def __init__(self, world: WorldModel, game: CollectParams):
+        self._world = world.fork()
+        self._game = game
+        self._effect_latents = [button_for(world.buttons, effect) for effect in range(len(EFFECTIVE_ACTIONS))]
+        self._settings = Settings(
+            kind="settings",
+            seed=0,
+            maskgit_steps=min(world.sampling.maskgit_steps, MAX_MASKGIT_STEPS),
+            temperature=world.sampling.temperature,
+            imagine=False,
+        )
+        self._world.sampling = self._settings.sampling
+        self._recording = Recording()
+        self._prompt: Prompt | None = None
+        self._twin: RealGame | None = None
+
+    def hello(self) -> bytes:
+        """What a page must know to play, with the last frame of each prompt."""
+        return reply(
+            "hello",
+            [prompt.frames_THWC[-1] for prompt in self._world.prompts],
+            prompts=[prompt.source for prompt in self._world.prompts],
+            effects=EFFECTIVE_ACTIONS,
+            effect_latents=self._effect_latents,
+            buttons=[
+                {**asdict(button), "action": button.action, "confidence": button.confidence}
+                for button in self._world.buttons
+            ],
+            settings=self._settings.model_dump(exclude={"kind"}),
+            record_limit=MAX_FRAMES,
+        )
+
+    def answer(self, message: Message) -> bytes:
+        """Does what the page asks for, and says what came of it.
+
+        Raises:
+            MessageError, WorldError, RecordingError: it cannot be done; all stays as it was.
+        """
+        match message:
+            case FromPrompt(index=index):
+                if index >= len(self._world.prompts):
+                    raise MessageError(f"there is no prompt {index}: this world has {len(self._world.prompts)}")
+                return self.start(self._world.prompts[index])
+            case FromLevel(level=level, twin=twin):
+                return self._start_level(RealGame(self._game, level), twin)
+            case Again():
+                self._need_start()
+                if self._twin:
+                    self._twin.again()
+                return self._reset()
+            case Press(action=action):
+                return self._step(action, None)
+            case Steer(effect=effect):
+                index = EFFECTIVE_ACTIONS.index(effect)
+                return self._step(self._effect_latents[index], index)
+            case Settings():
+                self._settings, self._world.sampling = message, message.sampling
+                return reply("settings")
+            case Record(on=on):
+                self._recording.turn(on)
+                return reply("recording", on=on)
+            case Save(format=format, frames_per_second=frames_per_second):
+                return file_reply("file", self._recording.encode(format, frames_per_second), name=f"dream.{format}")
+
+    def start(self, prompt: Prompt) -> bytes:
+        """Plays from a prompt, without the real game beside."""
+        self.close()
+        self._prompt = prompt
+        return self._reset()
+
+    def close(self) -> None:
+        """Ends the real game, if one is played."""
+        if self._twin:
+            self._twin.close()
+        self._twin = None
+
+    def _start_level(self, game: RealGame, twin: bool, **facts) -> bytes:
+        frames_THWC, effects = game.begin(self._world.context_frames)
+        actions = np.array([self._effect_latents[effect] for effect in effects], np.int64)
+        prompt = Prompt(frames_THWC, actions, f"level {game.level_seed}")
+        if game is not self._twin:
+            self.close()
+        self._prompt = prompt
+        if twin:
+            self._twin = game
+        else:
+            game.close()
+        return self._reset(**facts)
+
+    def _reset(self, **facts) -> bytes:
+        prompt = self._prompt
+        frame_HWC = self._world.reset(prompt.frames_THWC, actions=prompt.actions, seed=self._settings.seed)
+        self._step_count = 0
+        return self._show(frame_HWC, prompt.frames_THWC[-1] if self._twin else None, pressed=None, **facts)
+
+    def _step(self, action: int, effect: int | None) -> bytes:
+        self._need_start()
+        frame_HWC = self._world.step(action)
+        self._step_count += 1
+        if not self._twin:
+            return self._show(frame_HWC, None, pressed=action)
+        real_HWC, ended = self._twin.step(self._world.buttons[action].effect if effect is None else effect)
+        if ended:
+            return self._start_level(self._twin, twin=True, ended=True)
+        return self._show(frame_HWC, real_HWC, pressed=action)
+
+    def _show(self, frame_HWC: np.ndarray, real_HWC: np.ndarray | None, **facts) -> bytes:
+        shown = [frame_HWC] if real_HWC is None else [frame_HWC, real_HWC]
+        self._recording.show(np.stack(shown))
+        imagined = self._world.imagine() if self._settings.imagine else ()
+        return reply(
+            "frame",
+            [*shown, *imagined],
+            source=self._prompt.source,
+            step=self._step_count,
+            twin=real_HWC is not None,
+            psnr=None if real_HWC is None else round(psnr(frame_HWC, real_HWC), 2),
+            imagined=len(imagined),
+            recording=self._recording.is_on,
+            recorded=len(self._recording),
+            **facts,
+        )
+
+    def _need_start(self) -> None:
+        if self._prompt is None:
+            raise MessageError("nothing is played yet: start from a prompt, a level or a picture")

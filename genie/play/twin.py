@@ -1,0 +1,78 @@
+"""The real CoinRun, played beside the dream from the same state.
+
+Legend: `T` frames, `S = T - 1` transitions, `H W C` pixels, uint8 RGB.
+"""
+
+import math
+
+import numpy as np
+
+from genie.data.collect import simulator_of
+from genie.data.simulator import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, effective_action
+from genie.params import CollectParams
+
+MAX_PSNR = 100.0  # of equal frames: JSON knows no infinity
+
+
+class RealGame:
+    """One environment that plays levels of the test split, one life after another.
+
+    Args:
+        params: of the game the world was learnt from.
+        level: decides which levels, and what the policy does in them.
+    """
+
+    def __init__(self, params: CollectParams, level: int):
+        alone = params.model_copy(update={"num_envs": 1, "seed": level})
+        self._simulator, self._policy = simulator_of(alone, "test", num_threads=1)
+
+    @property
+    def level_seed(self) -> int:
+        """Of the level being played."""
+        return int(self._simulator.level_seeds()[0])
+
+    def begin(self, num_frames: int) -> tuple[np.ndarray, list[int]]:
+        """Lets the policy play, and remembers where it ends.
+
+        Returns:
+            `(T, H, W, C)` frames in a row, the last of them now: `num_frames`, or fewer if a life ended meanwhile;
+            and the S indices in `EFFECTIVE_ACTIONS` of what was pressed between them.
+        """
+        frames, effects = [self._observe()[0]], []
+        for _ in range(num_frames - 1):
+            actions = self._policy()
+            self._simulator.act(actions)
+            frame_HWC, is_new = self._observe()
+            if is_new:
+                frames, effects = [], []
+            else:
+                effects.append(int(effective_action(actions)[0]))
+            frames.append(frame_HWC)
+        self._state = self._simulator.save()
+        return np.stack(frames), effects
+
+    def again(self) -> None:
+        """Goes back to where `begin` ended."""
+        self._simulator.restore(self._state)
+
+    def step(self, effect: int) -> tuple[np.ndarray, bool]:
+        """Holds an effective action for a frame.
+
+        Returns:
+            The frame `(H, W, C)`, and whether a new life began on the way to it.
+        """
+        self._simulator.act(np.array([ACTION_OF_EFFECT[EFFECTIVE_ACTIONS[effect]]]))
+        return self._observe()
+
+    def close(self) -> None:
+        self._simulator.close()
+
+    def _observe(self) -> tuple[np.ndarray, bool]:
+        frames_BHWC, is_new = self._simulator.observe()
+        return frames_BHWC[0].copy(), bool(is_new[0])
+
+
+def psnr(one_HWC: np.ndarray, other_HWC: np.ndarray) -> float:
+    """How alike two frames are, in dB, at most `MAX_PSNR`."""
+    mse = np.square(one_HWC.astype(np.float32) - other_HWC).mean() / 255**2
+    return min(MAX_PSNR, -10 * math.log10(mse)) if mse else MAX_PSNR

@@ -1,0 +1,71 @@
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from genie.data.buttons import write_buttons
+from genie.play.opening import open_world
+from genie.pretrained import PretrainedError
+from genie.training.checkpoint import save_model
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Of torch, as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one, other):
+    """Whether two worlds dream the same."""
+    frames = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    return np.array_equal(one.reset(frames), other.reset(frames)) and np.array_equal(one.step(1), other.step(1))
+
+
+@pytest.fixture
+def exported(tiny_world, tmp_path):
+    tiny_world.save_pretrained(tmp_path / "world")
+    return tmp_path / "world"
+
+
+def test_a_world_is_a_folder(exported, tiny_params):
+    world = open_world(str(exported), tiny_params)
+    assert same(world, type(world).from_pretrained(exported))
+    assert len(world.prompts) == 3
+
+
+def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):
+    for model in (tiny_world.tokenizer, tiny_world.dynamics):
+        save_model(tmp_path / model.kind, model)
+    write_buttons(tmp_path / "dynamics", tiny_world.buttons)
+    tiny_world.sampling = tiny_params.sampling
+    assert same(open_world(str(tmp_path), tiny_params), tiny_world)
+
+
+def test_a_world_is_what_mlflow_holds(exported, tiny_params, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("it", artifact_location=str(tmp_path / "artifacts")))
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(exported), "model/artifacts/world")
+        mlflow.log_artifacts(str(exported), "other")
+    world = open_world(f"runs:/{run.info.run_id}/model", tiny_params)
+    assert same(world, type(world).from_pretrained(exported))
+    with pytest.raises(PretrainedError, match="a model, but no world"):
+        open_world(f"runs:/{run.info.run_id}/other", tiny_params)
+    with pytest.raises(PretrainedError, match="MLflow has no such model"):
+        open_world("runs:/0123/model", tiny_params)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "/nowhere/at/all"])
+def test_a_world_that_is_not_there_is_told_in_one_line(source, tiny_params):
+    with pytest.raises(PretrainedError, match=f"{source}: no such folder") as fault:
+        open_world(source, tiny_params)
+    assert "\n" not in str(fault.value)
+
+
+def test_threads_are_those_asked_for(exported, tiny_params):
+    for asked in (1, 2):
+        runtime = tiny_params.runtime.model_copy(update={"threads": asked})
+        open_world(str(exported), tiny_params.model_copy(update={"runtime": runtime}))
+        assert torch.get_num_threads() == asked

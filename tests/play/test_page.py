@@ -1,0 +1,249 @@
+"""The page in a real browser. Where there is none these tests skip; with GENIE_NEEDS_BROWSER=1, as in CI, they fail."""
+
+import base64
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",  # Chromium has none for root, as whom CI runs
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+DROP = """([content, name]) => {
+    const files = new DataTransfer();
+    files.items.add(new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], name));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
+}"""
+NUMBER, MORE_THAN_THREE = re.compile(r"^[\d.]+$"), re.compile(r"^\D*([4-9]|\d\d)")
+PIXELS = "c => Array.from(c.getContext('2d').getImageData(0, 0, 64, 64).data)"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert os.environ.get("GENIE_NEEDS_BROWSER") != "1", "no chromium here: apt-get install chromium"
+        pytest.skip("no browser here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, on whose canvas the first prompt is; whatever goes wrong in its script fails the test."""
+    page, faults = browser.new_page(), []
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+    yield page
+    page.close()
+    assert [fault for fault in faults if "status of 4" not in fault] == []  # an answer that the page tells of
+
+
+def pixels(page, canvas="#dream"):
+    """What a canvas shows, `(64, 64, 3)`."""
+    return np.array(page.locator(canvas).evaluate(PIXELS), np.uint8).reshape(64, 64, 4)[..., :3]
+
+
+def shows_step(page, step):
+    expect(page.locator("#step")).to_have_text(str(step))
+
+
+def png(size=(90, 120)):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(256, size=(*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "png")
+    return file.getvalue()
+
+
+def drop(page, content, name="picture.png"):
+    page.evaluate(DROP, [base64.b64encode(content).decode(), name])
+
+
+def test_it_shows_the_prompt_that_it_starts_from(page, shared_world):
+    prompt = shared_world.prompts[0]
+    assert np.array_equal(pixels(page), shared_world.fork().reset(prompt.frames_THWC, actions=prompt.actions))
+    assert page.locator("#prompts canvas").count() == len(shared_world.prompts)
+    thumbnail = pixels(page, "#prompts button:nth-child(2) canvas")
+    assert np.array_equal(thumbnail, shared_world.prompts[1].frames_THWC[-1])
+    assert page.locator("#source").inner_text() == prompt.source
+
+
+def test_it_shows_what_the_buttons_mean(page, shared_world):
+    rows = page.locator("#table tr").all()[1:]
+    pads = page.locator("#latents .pad").all()
+    for button, row, pad in zip(shared_world.buttons, rows, pads, strict=True):
+        name, confidence = button.action.replace("_", " "), f"{button.confidence:.0%}"
+        assert name in row.inner_text()
+        assert name in pad.inner_text()
+        assert confidence in row.inner_text()
+        titles = [cell.get_attribute("title") for cell in row.locator("td[title]").all()]
+        shown = [int(re.search(r"(\d+)%", title)[1]) for title in titles]
+        assert np.allclose(shown, np.array(button.shares) * 100, atol=0.51)
+
+
+@pytest.mark.parametrize("key", ["1", "5", "ArrowRight"])
+def test_a_key_pressed_changes_the_canvas(page, key):
+    before = pixels(page)
+    page.keyboard.press("Space")  # paused, a key is one frame
+    page.keyboard.press(key)
+    shows_step(page, 1)
+    assert not np.array_equal(pixels(page), before)
+    expect(page.locator("#latency")).to_have_text(NUMBER)
+
+
+def test_a_key_held_plays_on_and_one_let_go_does_not(page):
+    page.locator("#idle").select_option("wait")
+    page.keyboard.down("2")
+    expect(page.locator("#fps")).to_have_text(NUMBER)
+    expect(page.locator("#latents .pad.pressed")).to_contain_text("2")
+    expect(page.locator("#step")).to_have_text(MORE_THAN_THREE)
+    page.keyboard.up("2")
+    page.wait_for_timeout(300)  # what is on its way arrives
+    last = page.locator("#step").inner_text()
+    page.wait_for_timeout(300)
+    shows_step(page, last)
+
+
+def test_with_nothing_held_the_world_stays(page):
+    page.keyboard.press("1")
+    expect(page.locator("#step")).to_have_text(MORE_THAN_THREE)
+    page.keyboard.press("Space")
+    stay = page.evaluate("hello.effect_latents[hello.effects.indexOf('stay')]")
+    expect(page.locator("#latents .pad.pressed b")).to_have_text(str(stay + 1))
+
+
+@pytest.mark.parametrize(
+    ("keys", "effect"),
+    [
+        (["ArrowUp"], "jump"),
+        (["ArrowUp", "ArrowLeft"], "jump_left"),
+        (["ArrowRight", "ArrowUp"], "jump_right"),
+        (["ArrowLeft", "ArrowRight"], "stay"),
+    ],
+)
+def test_arrows_are_chords(page, keys, effect):
+    page.keyboard.press("Space")
+    for step, key in enumerate(keys, start=1):
+        page.keyboard.down(key)
+        shows_step(page, step)
+    latent = page.evaluate("effect => hello.effect_latents[hello.effects.indexOf(effect)]", effect)
+    expect(page.locator("#latents .pad.pressed b")).to_have_text(str(latent + 1))
+
+
+@pytest.mark.parametrize("pad", ["#cross .pad >> nth=5", "#latents .pad >> nth=2"])
+def test_buttons_do_the_same_on_a_phone(browser, address, pad):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.goto(address)
+    expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+    page.locator("#pause").tap()
+    page.locator(pad).tap()
+    shows_step(page, 1)
+    page.close()
+
+
+def test_reset_begins_again_and_a_seed_decides(page):
+    page.locator("#temperature").fill("1")
+    page.keyboard.press("Space")
+
+    def played(seed):
+        page.locator("#seed").fill(str(seed))
+        page.locator("#seed").dispatch_event("change")
+        page.locator("#reset").click()
+        shows_step(page, 0)
+        for step in range(1, 4):
+            page.keyboard.press("3")
+            shows_step(page, step)
+        return pixels(page)
+
+    first = played(seed=1)
+    assert not np.array_equal(first, played(seed=2))
+    assert np.array_equal(first, played(seed=1))
+
+
+def test_what_each_button_would_do_is_shown_when_asked(page, shared_world):
+    expect(page.locator("#latents canvas >> nth=0")).to_be_hidden()
+    page.locator("#imagine").check()
+    page.locator("#reset").click()
+    expect(page.locator("#latents canvas >> nth=0")).to_be_visible()
+    world, prompt = shared_world.fork(), shared_world.prompts[0]
+    world.reset(prompt.frames_THWC, actions=prompt.actions)
+    imagined = [pixels(page, f"#latents .pad:nth-child({action + 1}) canvas") for action in range(5)]
+    assert np.array_equal(imagined, world.imagine())
+
+
+def test_a_dropped_picture_starts_a_world(page):
+    page.evaluate("window.addEventListener('drop', event => window.dropped = event.defaultPrevented)")
+    before = pixels(page)
+    drop(page, png())
+    expect(page.locator("#source")).to_have_text("a picture")
+    assert page.evaluate("window.dropped"), "else the browser would leave the page for the picture"
+    assert not np.array_equal(pixels(page), before)
+
+
+def test_a_chosen_picture_starts_a_world_and_a_faulty_one_does_not(page):
+    page.locator("#file").set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.locator("#said.fault")).to_contain_text("no picture")
+    shows_step(page, 0)
+    page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png()})
+    expect(page.locator("#source")).to_have_text("a picture")
+
+
+def test_twins_are_shown_side_by_side(page):
+    page.keyboard.press("Space")
+    page.locator("#twin").click()
+    expect(page.locator("#real")).to_be_visible(timeout=30_000)  # the simulator loads what it draws with
+    expect(page.locator("#psnr")).to_have_text(re.compile(r"^\d+\.\d$"))
+    dream, real = page.locator("#dream").bounding_box(), page.locator("#real").bounding_box()
+    assert dream["y"] == real["y"]
+    assert dream["x"] + dream["width"] <= real["x"]
+    assert not np.array_equal(pixels(page), pixels(page, "#real"))
+    before = pixels(page), pixels(page, "#real")
+    for step in range(1, 4):
+        page.keyboard.press("ArrowRight")
+        shows_step(page, step)
+    assert not np.array_equal(pixels(page), before[0])
+    assert not np.array_equal(pixels(page, "#real"), before[1])
+    page.locator("#prompts button >> nth=0").click()
+    expect(page.locator("#real")).to_be_hidden()
+
+
+@pytest.mark.parametrize("format", ["gif", "mp4"])
+def test_a_recording_is_downloaded(page, format, tmp_path):
+    expect(page.locator(f"#{format}")).to_be_disabled()
+    page.locator("#record").click()
+    page.keyboard.down("1")
+    expect(page.locator("#record")).to_have_text(MORE_THAN_THREE)
+    with page.expect_download() as download:
+        page.locator(f"#{format}").click()
+    download.value.save_as(tmp_path / "file")
+    assert download.value.suggested_filename == f"dream.{format}"
+    content = Path(tmp_path / "file").read_bytes()
+    assert content[:6] == b"GIF89a" if format == "gif" else content[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1100, 1360, 1920])
+def test_nothing_sticks_out(page, width):
+    page.set_viewport_size({"width": width, "height": 860})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_lost_server_is_told_and_found_again(page):
+    page.evaluate("socket.close(4000, 'gone')")
+    expect(page.locator("#curtain")).to_contain_text("click to connect again")
+    page.locator("#curtain").click()
+    expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")

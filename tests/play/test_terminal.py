@@ -1,0 +1,189 @@
+"""In a real pseudo-terminal: a child process plays, and we are the one who types and reads."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from genie.data.buttons import button_for
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.play.terminal import ENTER, LEAVE, TerminalError, half_blocks, latent_action, play_in_terminal
+from genie.world import WorldModel
+
+PLAYER = """
+import sys
+from genie.play.terminal import TerminalError, play_in_terminal
+from genie.world import WorldModel
+world = WorldModel.from_pretrained(sys.argv[1])
+try:
+    play_in_terminal(world)
+except TerminalError as error:
+    sys.exit(str(error))
+print("over")
+"""
+SECONDS = 60  # after which a silent child is taken for dead
+CELL = re.compile(r"(?:\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m)?▀")
+
+
+def pixels(text):
+    """The frame that half blocks show: (64, 64, 3)."""
+    colours, last = [], None
+    for cell in CELL.finditer(text):
+        last = tuple(map(int, cell.groups())) if cell[1] else last
+        colours.append(last)
+    cells = np.array(colours, np.uint8).reshape(32, 64, 2, 3)
+    return cells.transpose(0, 2, 1, 3).reshape(64, 64, 3)
+
+
+class Typist:
+    """Our end of the terminal."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read_until(self, mark):
+        """All that the child writes, up to and with a mark."""
+        read = b""
+        while mark.encode() not in read:
+            assert select.select([self.terminal], [], [], SECONDS)[0], f"no {mark!r} after {read[-200:]!r}"
+            read += os.read(self.terminal, 65536)
+        return read.decode()
+
+    def screen(self):
+        """The next screen, drawn to its end."""
+        return self.read_until("x quit\x1b[K\x1b[J")
+
+    def type(self, keys):
+        os.write(self.terminal, keys)
+
+    def resize(self, columns, lines):
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def mode(self):
+        return termios.tcgetattr(self.terminal)
+
+
+@contextmanager
+def playing(folder, columns=80, lines=40):
+    """A child that plays a world in a terminal of that size."""
+    ours, theirs = pty.openpty()
+    typist = Typist(ours)
+    typist.resize(columns, lines)
+    typist.child = subprocess.Popen(
+        [sys.executable, "-c", PLAYER, str(folder)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    try:
+        yield typist
+    finally:
+        typist.child.kill()
+        typist.child.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.fixture
+def folder(tiny_world, tmp_path):
+    """A world, saved; its weights are rounded then."""
+    tiny_world.save_pretrained(tmp_path / "castle")
+    return tmp_path / "castle"
+
+
+def test_half_blocks_show_every_pixel():
+    frame_HWC = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    frame_HWC[:, 20:40] = frame_HWC[:1, 20:21]  # runs of one colour
+    text = half_blocks(frame_HWC)
+    assert np.array_equal(pixels(text), frame_HWC)
+    assert text.count("\n") == 31
+    assert len(text) < len(half_blocks(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)))
+
+
+def test_keys_press_what_they_say(tiny_world):
+    assert [latent_action(tiny_world, b"%d" % (latent + 1)) for latent in range(5)] == [0, 1, 2, 3, 4]
+    assert [latent_action(tiny_world, key) for key in (b"6", b"0", b"a", b"\x1b", b"\x1b[B")] == [None] * 5
+    keys = {b" ": 0, b"\x1b[D": 1, b"\x1b[C": 2, b"\x1b[A": 3, b"q": 4, b"e": 5}
+    for key, effect in keys.items():
+        assert latent_action(tiny_world, key) == button_for(tiny_world.buttons, effect), EFFECTIVE_ACTIONS[effect]
+
+
+def test_a_game(folder):
+    world = WorldModel.from_pretrained(folder)
+    first, second = world.prompts[:2]
+    left = button_for(world.buttons, EFFECTIVE_ACTIONS.index("left"))
+
+    def start(prompt):
+        return world.reset(prompt.frames_THWC, actions=prompt.actions)
+
+    with playing(folder) as typist:
+        before = typist.mode()
+        opening = typist.screen()
+        assert ENTER.rpartition("\x1b")[0] in opening
+        assert "press a key" in opening
+        for latent, button in enumerate(world.buttons):
+            assert f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}" in opening
+        assert not typist.mode()[3] & (termios.ECHO | termios.ICANON)
+        assert np.array_equal(pixels(opening), start(first))
+        for key, latent in ((b"3", 2), (b"\x1b[D", left), (b"\x1bOD", left)):
+            typist.type(key)
+            screen = typist.screen()
+            assert np.array_equal(pixels(screen), world.step(latent))
+            assert re.search(r"\d\.\d frames/s", screen)
+            assert world.buttons[latent].caption(latent) in screen
+        typist.type(b"r")
+        assert np.array_equal(pixels(typist.screen()), start(first))
+        typist.type(b"n")
+        assert np.array_equal(pixels(typist.screen()), start(second))
+        typist.resize(80, 24)
+        typist.type(b"r")
+        assert "▀" not in typist.read_until("font smaller")
+        typist.resize(80, 40)
+        typist.type(b"r")
+        assert np.array_equal(pixels(typist.screen()), start(second))
+        typist.type(b"x")
+        assert "over" in typist.read_until("over").partition(LEAVE)[2]
+        assert typist.mode() == before
+        assert typist.child.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize("end", [b"\x03", b"\x04", b"333x33", signal.SIGTERM, signal.SIGINT])
+def test_whatever_ends_it_leaves_the_terminal_as_it_was(folder, end):
+    with playing(folder) as typist:
+        before = typist.mode()
+        typist.screen()
+        if isinstance(end, bytes):
+            typist.type(end)
+        else:
+            typist.child.send_signal(end)
+        typist.read_until(LEAVE)
+        typist.child.wait(SECONDS)
+        assert typist.mode() == before
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(63, 40), (80, 24)])
+def test_a_small_terminal_is_told(folder, columns, lines):
+    with playing(folder, columns, lines) as typist:
+        said = typist.read_until("font smaller")
+        assert f"has {columns} columns and {lines} lines, and the world needs 64 and 37" in said
+        assert ENTER not in said
+        assert typist.child.wait(SECONDS) == 1
+
+
+def test_without_a_terminal_or_a_prompt_there_is_no_game(tiny_world):
+    with pytest.raises(TerminalError, match="no terminal here"):
+        play_in_terminal(tiny_world)
+    tiny_world.prompts = ()
+    with pytest.raises(TerminalError, match="no prompts to start from"):
+        play_in_terminal(tiny_world)
