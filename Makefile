@@ -25,8 +25,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-play: $(INSTALLED) ## Set up, then play the shipped world in a browser (stop with Ctrl-C)
-	genie play
+play: $(INSTALLED) ## Set up, then play in a browser the shipped world, or WORLD=data/models (stop with Ctrl-C)
+	genie play $(WORLD:%=--world %)
 
 repro: $(INSTALLED) ## Set up, then run every stage of the pipeline that is out of date
 	dvc repro
