@@ -2,8 +2,8 @@
 
 The page sends JSON, or the raw pixels of a frame to start from. To each message comes one reply, in order, and the page
 asks for the next frame when it has the last: so nothing ever queues. A reply is binary: a line of JSON, a newline, and
-then the raw pixels of as many 64x64 RGB frames as its `frames` says, or of the file that it names. Raw, since a frame is
-12 KiB: a PNG would be smaller and cost both sides work.
+then the raw pixels of as many 64x64 RGB frames as its `frames` says, or of the file that it names. Raw, since a frame
+is 12 KiB: a PNG would be smaller and cost both sides work.
 
 Legend: `M` frames, `H W C` pixels, uint8 RGB.
 """
