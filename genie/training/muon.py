@@ -1,8 +1,8 @@
 """Muon: each matrix moves by its momentum made orthogonal (Jordan et al. 2024, "Muon: an optimizer for hidden layers in
 neural networks"; scaled as by Liu et al. 2025, arXiv 2502.16982, section 2.2).
 
-Our own, since torch's takes matrices only, and most weights here are kernels; and since many small matrices of one
-shape are made orthogonal in half the time if that is done at once.
+Our own, since torch's takes matrices only, and most weights here are kernels; and since a step of many small matrices
+takes 7 ms instead of 11 if those of one shape are made orthogonal at once (the tokenizer's, on two cores).
 
 Axes: `M` matrices, `O` outputs and `I` inputs of a layer.
 """
