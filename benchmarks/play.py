@@ -14,7 +14,7 @@ from shutil import which
 import torch
 from playwright.sync_api import Page, expect, sync_playwright
 
-from genie.models.dynamics import Dynamics
+from genie.models.dynamics import Dynamics, Memory
 from genie.models.maskgit import sample_frame
 from genie.params import load_params
 from genie.play.opening import open_world
@@ -27,14 +27,14 @@ PLAY = "from genie.cli import app; app()"  # what the command `genie` runs, of t
 
 
 class Uncached:
-    """Stands for a dynamics in `sample_frame`: all of the past is seen anew in every MaskGIT step."""
+    """Stands for a dynamics in `sample_frame`: all of the past is read anew in every MaskGIT step."""
 
     def __init__(self, dynamics: Dynamics):
         self._dynamics = dynamics
         self.num_tokens, self.mask_token = dynamics.num_tokens, dynamics.mask_token
 
-    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, past: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return self._dynamics.predict(tokens_BN, action_B, self._dynamics.remember(*past))
+    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, unread: Memory) -> tuple[torch.Tensor, Memory]:
+        return self._dynamics.predict(tokens_BN, action_B, unread)[0], unread
 
 
 def cached_sampler(world: WorldModel) -> Callable[[int], None]:
@@ -56,8 +56,8 @@ def uncached_sampler(world: WorldModel) -> Callable[[int], None]:
     def step(action: int) -> None:
         nonlocal tokens_BTN, led_to_BT
         action_B = torch.tensor([action])
-        past = (tokens_BTN, led_to_BT)
-        tokens_BN = sample_frame(uncached, past, action_B, sampling.maskgit_steps, sampling.temperature)
+        unread = dynamics.remember(tokens_BTN, led_to_BT)
+        tokens_BN, _ = sample_frame(uncached, unread, action_B, sampling.maskgit_steps, sampling.temperature)
         tokens_BTN = torch.cat([tokens_BTN[:, 1:], tokens_BN.unsqueeze(1)], dim=1)
         led_to_BT = torch.cat([led_to_BT[:, 1:], action_B.unsqueeze(1)], dim=1)
         world.tokenizer.decode(tokens_BN).numpy()

@@ -183,8 +183,7 @@ class WorldModel(
         """
         memory = self._read(frames_BTHWC, prompt_actions_BS)
         for action_B in actions_BS.unbind(1):
-            tokens_BN = self._dream(memory, action_B, generator)
-            memory = self.dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
+            tokens_BN, memory = self._dream(memory, action_B, generator)
             yield self.tokenizer.decode(tokens_BN)
 
     @torch.no_grad()
@@ -236,10 +235,9 @@ class WorldModel(
             WorldError: there is no such action, or nothing to go on from.
         """
         memory = self._played()
-        shape = (len(memory.last_BN),) if self._batched else ()
+        shape = (len(memory.before_BN),) if self._batched else ()
         action_B = self._latent_actions(action, shape).reshape(-1)
-        tokens_BN = self._dream(memory, action_B, self._generator)
-        self._memory = self.dynamics.remember(tokens_BN.unsqueeze(1), action_B.unsqueeze(1), memory)
+        tokens_BN, self._memory = self._dream(memory, action_B, self._generator)
         return self._shown(tokens_BN)
 
     @torch.no_grad()
@@ -252,9 +250,11 @@ class WorldModel(
         memory = self._played()
         if self._batched:
             raise WorldError("of worlds played as a batch, none is imagined on; play one: reset((T, 64, 64, 3))")
+        self._memory = memory = self.dynamics.read(memory)  # once, rather than for each action, and again by `step`
         action_A = torch.arange(self.num_actions, device=self.device)
         generator = self._generator.clone_state()
-        return self.tokenizer.decode(self._dream(memory.expand(self.num_actions), action_A, generator)).cpu().numpy()
+        tokens_AN, _ = self._dream(memory.expand(self.num_actions), action_A, generator)
+        return self.tokenizer.decode(tokens_AN).cpu().numpy()
 
     def fork(self) -> "WorldModel":
         """Another world of the same weights in the same state: from now on, each goes its own way."""
@@ -273,8 +273,10 @@ class WorldModel(
             led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
-    def _dream(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Tokens `(B, N)` of the next frame."""
+    def _dream(
+        self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, Memory]:
+        """Tokens `(B, N)` of the next frame, and the memory that holds it too."""
         return sample_frame(
             self.dynamics, memory, action_B, self.sampling.maskgit_steps, self.sampling.temperature, generator
         )

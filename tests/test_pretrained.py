@@ -82,7 +82,9 @@ def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_wor
     masked_BN = torch.full_like(memory.last_BN, tiny_world.dynamics.mask_token)
 
     def error(dtype):
-        logits = [world.dynamics.predict(masked_BN, torch.tensor([0]), memory) for world in (tiny_world, near(dtype))]
+        logits = [
+            world.dynamics.predict(masked_BN, torch.tensor([0]), memory)[0] for world in (tiny_world, near(dtype))
+        ]
         return (logits[0] - logits[1]).abs().max()
 
     def near(dtype):

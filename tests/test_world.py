@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,17 @@ SAMPLINGS = [
 ]
 
 
+class Tokens(NamedTuple):
+    """What the uncached dynamics remembers."""
+
+    tokens_BTN: torch.Tensor
+    led_to_BT: torch.Tensor
+
+    def then(self, tokens_BN, action_B):
+        tokens_BTN = torch.cat([self.tokens_BTN, tokens_BN.unsqueeze(1)], dim=1)
+        return Tokens(tokens_BTN, torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1))
+
+
 class Uncached:
     """A dynamics that remembers tokens instead of keys and values, and sees them all anew for every prediction."""
 
@@ -28,18 +41,14 @@ class Uncached:
         self.mask_token, self.no_action = dynamics.mask_token, dynamics.no_action
         self.parameters = dynamics.parameters
 
-    def remember(self, tokens_BTN, led_to_BT, memory=None):
-        if memory is None:
-            return tokens_BTN, led_to_BT
-        return torch.cat([memory[0], tokens_BTN], dim=1), torch.cat([memory[1], led_to_BT], dim=1)
+    def remember(self, tokens_BTN, led_to_BT):
+        return Tokens(tokens_BTN, led_to_BT)
 
     def predict(self, tokens_BN, action_B, memory):
-        past_BSN, led_to_BS = memory
-        assert (led_to_BS[:, 0] == self.no_action).all()
-        tokens_BTN = torch.cat([past_BSN, tokens_BN.unsqueeze(1)], dim=1)
-        actions_BS = torch.cat([led_to_BS[:, 1:], action_B.unsqueeze(1)], dim=1)
-        mask_BSN = tokens_BTN[:, 1:] == self.mask_token
-        return self.dynamics._logits(mask_BSN, tokens_BTN, actions_BS)[:, -1]
+        assert (memory.led_to_BT[:, 0] == self.no_action).all()
+        with_it = memory.then(tokens_BN, action_B)
+        mask_BSN = with_it.tokens_BTN[:, 1:] == self.mask_token
+        return self.dynamics._logits(mask_BSN, with_it.tokens_BTN, with_it.led_to_BT[:, 1:])[:, -1], memory
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ patches: four to a place is a quarter of the places, each twice as wide at the s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -29,22 +29,43 @@ UNMASKED = -100  # a target that is not asked for
 class Memory:
     """What the dynamics knows of the past; made by `Dynamics.remember`.
 
+    The rule by which the window slides: a frame's keys and values are computed once, when it is read, from the C
+    frames before it; it leaves when C others have been read after it. Frames are read in the same pass as the first
+    MaskGIT step of the frame that follows them, so that a frame at play costs one pass a MaskGIT step.
+
     Attributes:
-        keys_values: of each layer, those of the last C frames (Dynamics' temporal attention reads nothing older).
-        last_BN: tokens of the last frame.
-        num_frames: how many frames were remembered in all, which is the time of the next.
+        keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
+        before_BN: tokens of the last frame that was read; mask tokens at the beginning.
+        unread_BTN: tokens of the frames since.
+        led_to_BT: the action that led to each of those.
+        num_read: how many frames were read in all, which is the time of the first unread one.
     """
 
     keys_values: list[KeyValue]
-    last_BN: torch.Tensor
-    num_frames: int
+    before_BN: torch.Tensor
+    unread_BTN: torch.Tensor
+    led_to_BT: torch.Tensor
+    num_read: int
+
+    @property
+    def last_BN(self) -> torch.Tensor:
+        """Tokens of the last frame."""
+        return torch.cat([self.before_BN.unsqueeze(1), self.unread_BTN], dim=1)[:, -1]
+
+    def then(self, tokens_BN: torch.Tensor, action_B: torch.Tensor) -> "Memory":
+        """This memory and one more frame, to which an action led."""
+        unread_BTN = torch.cat([self.unread_BTN, tokens_BN.unsqueeze(1)], dim=1)
+        led_to_BT = torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1)
+        return replace(self, unread_BTN=unread_BTN, led_to_BT=led_to_BT)
 
     def expand(self, batch_size: int) -> "Memory":
         """This memory, of one world, as that of many; nothing is copied."""
-        keys_values = [
-            (k.expand(batch_size, *k.shape[1:]), v.expand(batch_size, *v.shape[1:])) for k, v in self.keys_values
-        ]
-        return Memory(keys_values, self.last_BN.expand(batch_size, -1), self.num_frames)
+
+        def many(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.expand(batch_size, *tensor.shape[1:])
+
+        keys_values = [(many(k), many(v)) for k, v in self.keys_values]
+        return Memory(keys_values, many(self.before_BN), many(self.unread_BTN), many(self.led_to_BT), self.num_read)
 
 
 @dataclass(frozen=True)
@@ -139,51 +160,57 @@ class Dynamics(nn.Module):
         drawn_KD = looks_KP.to(weight_KD) @ projection_PD
         weight_KD.mul_(0.3).add_(drawn_KD / drawn_KD.std() * weight_KD.shape[1] ** -0.5)
 
-    @torch.no_grad()
-    def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor, memory: Memory | None = None) -> Memory:
-        """Takes clean frames into memory.
-
-        A frame's keys and values are computed once, when it enters, from the C frames before it; it leaves when C
-        others have entered after it.
+    def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor) -> Memory:
+        """A memory of clean frames; they are read when the next is predicted.
 
         Args:
-            tokens_BTN: the frames.
+            tokens_BTN: the frames, T >= 1.
             led_to_BT: the action that led to each of them; `no_action` where none is known.
-            memory: of the frames just before; None at the beginning.
-
-        Returns:
-            The memory of all of them.
         """
-        past = memory.keys_values if memory else None
-        num_past, num_frames = past[0][0].shape[-2] if past else 0, tokens_BTN.shape[1]
-        mask_TT = causal_mask(num_past + num_frames, self.config.context_frames)[num_past:].to(tokens_BTN.device)
-        start = memory.num_frames if memory else 0
-        times_T = torch.arange(start, start + num_frames, device=tokens_BTN.device)
-        first_BN = memory.last_BN if memory else torch.full_like(tokens_BTN[:, 0], self.mask_token)
-        before_BTN = torch.cat([first_BN.unsqueeze(1), tokens_BTN[:, :-1]], dim=1)
-        _, own = self._transform(tokens_BTN, before_BTN, led_to_BT, times_T, mask_TT, past)
-        if past:
-            own = [
-                (torch.cat([past_k, k], dim=-2), torch.cat([past_v, v], dim=-2))
-                for (past_k, past_v), (k, v) in zip(past, own, strict=True)
-            ]
-        keep = self.config.context_frames
-        kept = [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in own]
-        return Memory(kept, tokens_BTN[:, -1], start + num_frames)
+        return Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT, 0)
 
     @torch.no_grad()
-    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> torch.Tensor:
-        """Logits `(B, N, K)` of the frame after those in memory, some of whose tokens may be `mask_token`."""
-        times_T = torch.tensor([memory.num_frames], device=tokens_BN.device)
-        x_BTND, _ = self._transform(
-            tokens_BN.unsqueeze(1),
-            memory.last_BN.unsqueeze(1),
-            action_B.unsqueeze(1),
-            times_T,
-            None,
-            memory.keys_values,
+    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
+        """What the frame after those in memory may be, some of whose tokens may be `mask_token`.
+
+        Returns:
+            Its logits `(B, N, K)`, and the memory of the same frames, all of them read.
+        """
+        with_it = memory.then(tokens_BN, action_B)
+        num_frames, num_unread = with_it.unread_BTN.shape[1], memory.unread_BTN.shape[1]
+        num_past = memory.keys_values[0][0].shape[-2] if memory.keys_values else 0
+        keep, device = self.config.context_frames, tokens_BN.device
+        # The masked frame is the last, so that no clean one sees it.
+        mask_TT = causal_mask(num_past + num_frames, keep)[num_past:].to(device)
+        x_BTPD, own = self._transform(
+            with_it.unread_BTN,
+            torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
+            with_it.led_to_BT,
+            torch.arange(memory.num_read, memory.num_read + num_frames, device=device),
+            mask_TT,
+            memory.keys_values or None,
         )
-        return self._token_logits(x_BTND[:, 0]).float()
+        if num_unread:
+            read = [(k[..., :num_unread, :], v[..., :num_unread, :]) for k, v in own]
+            if memory.keys_values:
+                read = [
+                    (torch.cat([past_k, k], dim=-2), torch.cat([past_v, v], dim=-2))
+                    for (past_k, past_v), (k, v) in zip(memory.keys_values, read, strict=True)
+                ]
+            memory = Memory(
+                [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in read],
+                memory.last_BN,
+                memory.unread_BTN[:, :0],
+                memory.led_to_BT[:, :0],
+                memory.num_read + num_unread,
+            )
+        return self._token_logits(x_BTPD[:, -1:])[:, 0].float(), memory
+
+    def read(self, memory: Memory) -> Memory:
+        """The same memory with all its frames read, so that many predictions from it need not each read them."""
+        hidden_BN = torch.full_like(memory.before_BN, self.mask_token)
+        nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
+        return self.predict(hidden_BN, nothing_B, memory)[1]
 
     def _logits(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
         """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones."""
@@ -194,7 +221,7 @@ class Dynamics(nn.Module):
         unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
         unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
         times_S = torch.arange(num_steps, device=actions_BS.device)
-        x_BTND, _ = self._transform(
+        x_BTPD, _ = self._transform(
             torch.cat([clean_BSN, masked_BSN], dim=1),
             torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
             torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
@@ -202,11 +229,12 @@ class Dynamics(nn.Module):
             side_by_side_mask(num_steps, self.config.context_frames).to(actions_BS.device),
             None,
         )
-        return self._token_logits(x_BTND[:, num_steps:])
+        return self._token_logits(x_BTPD[:, num_steps:])
 
-    def _token_logits(self, x: torch.Tensor) -> torch.Tensor:
+    def _token_logits(self, x_BTPD: torch.Tensor) -> torch.Tensor:
         # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
-        return F.linear(self.token_norm(x), self.token_in.weight[: self.config.num_codes])
+        x_BTND = self.token_norm(self._split(self.patch_out(x_BTPD)))
+        return F.linear(x_BTND, self.token_in.weight[: self.config.num_codes])
 
     def _transform(
         self,
@@ -217,8 +245,8 @@ class Dynamics(nn.Module):
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Features `(B, T, N, token width)` of frames, from their tokens, those of the frames before them and the
-        actions that led to them; and their keys and values."""
+        """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them and the actions that
+        led to them; and their keys and values."""
         x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
         x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
         action_BTD = self.action_in(led_to_BT)
@@ -231,7 +259,7 @@ class Dynamics(nn.Module):
         else:
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
         x_BTPD, own = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
-        return self._split(self.patch_out(x_BTPD[:, :, -len(self.place) :])), own
+        return x_BTPD[:, :, -len(self.place) :], own
 
     def _merge(self, x_BTND: torch.Tensor) -> torch.Tensor:
         (rows, columns), size = self.patch_grid, self.config.patch_size

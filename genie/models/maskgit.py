@@ -23,7 +23,7 @@ def sample_frame(
     num_steps: int,
     temperature: float,
     generator: torch.Generator | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, Memory]:
     """Draws the tokens of the frame after those in memory, from all masked to none.
 
     Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
@@ -38,17 +38,17 @@ def sample_frame(
         generator: source of randomness.
 
     Returns:
-        Tokens `(B, N)` int64 in [0, K).
+        Tokens `(B, N)` int64 in [0, K), and the memory that holds this frame too.
     """
     device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
     tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
     rank_N = torch.randperm(dynamics.num_tokens, generator=generator, device=device)
     for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
-        logits_BNK = dynamics.predict(tokens_BN, action_B, memory)
+        logits_BNK, memory = dynamics.predict(tokens_BN, action_B, memory)
         drawn_BN = _draw(logits_BNK, temperature, generator)
         reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_N >= num_masked)
         tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
-    return tokens_BN
+    return tokens_BN, memory.then(tokens_BN, action_B)
 
 
 def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:

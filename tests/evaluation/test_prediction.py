@@ -41,7 +41,7 @@ def slowly(dynamics, tokens, latent_actions):
             led_to = torch.cat([torch.tensor([dynamics.no_action]), actions[start : t - 1]])
             memory = dynamics.remember(tokens[None, start:t], led_to[None])
             hidden = torch.full((1, PLACES), dynamics.mask_token)
-            logits_NK = dynamics.predict(hidden, actions[t - 1 : t], memory)[0]
+            logits_NK = dynamics.predict(hidden, actions[t - 1 : t], memory)[0][0]
             losses.append(F.cross_entropy(logits_NK, tokens[t]).item())
             hits.append((logits_NK.argmax(-1) == tokens[t]).float().mean().item())
     return {"cross_entropy": np.mean(losses), "token_accuracy": np.mean(hits)}

@@ -61,16 +61,18 @@ def test_cached_logits_are_those_of_training(injection, patch_size, frames_at_on
     tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
     parallel = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
     led_to_BT = led_to(dynamics, actions_BS)
-    memory = None
+    memory = dynamics.remember(tokens_BTN[:, :1], led_to_BT[:, :1])
     for s in range(STEPS):
-        if s % frames_at_once == 0:
-            before = memory
-        since = slice(s - s % frames_at_once, s + 1)
-        memory = dynamics.remember(tokens_BTN[:, since], led_to_BT[:, since], before)
         frame_BN = tokens_BTN[:, s + 1].masked_fill(masked_half[:, s], dynamics.mask_token)
-        cached = dynamics.predict(frame_BN, actions_BS[:, s], memory)
+        cached, read = dynamics.predict(frame_BN, actions_BS[:, s], memory)
         cached[~masked_half[:, s]] = 0
         torch.testing.assert_close(cached, parallel[:, s], atol=1e-4, rtol=1e-4)
+        again, same = dynamics.predict(frame_BN, actions_BS[:, s], read)
+        assert same is read, "there is nothing more to read"
+        again[~masked_half[:, s]] = 0
+        torch.testing.assert_close(again, parallel[:, s], atol=1e-4, rtol=1e-4)
+        kept = read if (s + 1) % frames_at_once == 0 else memory
+        memory = kept.then(tokens_BTN[:, s + 1], actions_BS[:, s])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
@@ -78,7 +80,12 @@ def test_memory_is_bounded_by_the_context(num_frames, build, batch):
     dynamics = build()
     led_to_BT = led_to(dynamics, batch["actions_BS"])
     memory = dynamics.remember(batch["tokens_BTN"][:, :num_frames], led_to_BT[:, :num_frames])
-    assert memory.num_frames == num_frames
+    assert torch.equal(memory.last_BN, batch["tokens_BTN"][:, num_frames - 1])
+    hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
+    _, memory = dynamics.predict(hidden_BN, batch["actions_BS"][:, 0], memory)
+    assert torch.equal(memory.last_BN, batch["tokens_BTN"][:, num_frames - 1])
+    assert memory.num_read == num_frames
+    assert memory.unread_BTN.shape == (BATCH, 0, PLACES)
     assert len(memory.keys_values) == CONFIG.num_layers
     lengths = {tensor.shape[-2] for layer in memory.keys_values for tensor in layer}
     assert lengths == {min(num_frames, CONFIG.context_frames)}
@@ -148,7 +155,7 @@ def test_the_action_matters(injection, build, batch):
     assert (gradient.abs().amax(1) > 0).all(), "every action's vector, and that of none, is learned"
     memory = dynamics.remember(batch["tokens_BTN"][:, :1], led_to(dynamics, batch["actions_BS"])[:, :1])
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    told = [dynamics.predict(hidden_BN, torch.full((BATCH,), action), memory) for action in range(ACTIONS)]
+    told = [dynamics.predict(hidden_BN, torch.full((BATCH,), action), memory)[0] for action in range(ACTIONS)]
     assert min((told[0] - told[1]).abs().max(), (told[0] - told[2]).abs().max()) > 1e-3
 
 
@@ -157,12 +164,13 @@ def test_eval_mode_measures_wholly_masked_frames(build, batch):
     dynamics = build(context_noise=0.9)
     loss, metrics = dynamics(batch)
     assert torch.equal(loss, dynamics(batch)[0])
-    led_to_BT, memory, losses, hits = led_to(dynamics, batch["actions_BS"]), None, [], []
+    led_to_BT, losses, hits = led_to(dynamics, batch["actions_BS"]), [], []
+    memory = dynamics.remember(batch["tokens_BTN"][:, :1], led_to_BT[:, :1])
+    hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
     for s in range(STEPS):
-        memory = dynamics.remember(batch["tokens_BTN"][:, s : s + 1], led_to_BT[:, s : s + 1], memory)
-        hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-        logits_BNK = dynamics.predict(hidden_BN, batch["actions_BS"][:, s], memory)
-        target_BN = batch["tokens_BTN"][:, s + 1]
+        target_BN, action_B = batch["tokens_BTN"][:, s + 1], batch["actions_BS"][:, s]
+        logits_BNK, memory = dynamics.predict(hidden_BN, action_B, memory)
+        memory = memory.then(target_BN, action_B)
         losses.append(F.cross_entropy(logits_BNK.transpose(1, 2), target_BN))
         hits.append((logits_BNK.argmax(-1) == target_BN).float().mean())
     torch.testing.assert_close(loss, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)

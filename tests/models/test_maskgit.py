@@ -27,7 +27,7 @@ def memory(dynamics):
 
 def sample(dynamics, memory, num_steps=4, temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator)
+    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator)[0]
 
 
 class Dice:
@@ -37,7 +37,7 @@ class Dice:
     logits_K = torch.tensor([0.0, 1.0, 2.0])
 
     def predict(self, tokens_BN, action_B, memory):
-        return self.logits_K.expand(*tokens_BN.shape, 3)
+        return self.logits_K.expand(*tokens_BN.shape, 3), memory
 
 
 @pytest.mark.parametrize("num_tokens", [1, 16, 256])
@@ -70,14 +70,14 @@ def test_a_seed_decides_the_frame(dynamics, memory):
 
 def test_one_step_without_temperature_is_the_argmax(dynamics, memory):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, memory).argmax(-1)
+    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, memory)[0].argmax(-1)
     assert torch.equal(sample(dynamics, memory, num_steps=1, temperature=0), most_likely_BN)
 
 
 def test_rows_differ_by_their_past_and_action_alone(dynamics):
     tokens_BTN = torch.arange(PLACES).expand(BATCH, 1, PLACES) % CODES
     memory = dynamics.remember(tokens_BTN, torch.full((BATCH, 1), dynamics.no_action))
-    same_BN = sample_frame(dynamics, memory, torch.tensor([2, 2, 0]), num_steps=4, temperature=0)
+    same_BN, _ = sample_frame(dynamics, memory, torch.tensor([2, 2, 0]), num_steps=4, temperature=0)
     assert torch.equal(same_BN[0], same_BN[1])
     assert not torch.equal(same_BN[0], same_BN[2])
 
@@ -101,6 +101,8 @@ def test_what_is_revealed_stays(dynamics, memory, monkeypatch):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     generator = torch.Generator().manual_seed(0)
-    tokens_BN = sample_frame(Dice(), None, torch.zeros(10, dtype=torch.long), 2, temperature, generator)
+    dice = Dice()
+    memory = Dynamics.remember(dice, torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
+    tokens_BN, _ = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator)
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
