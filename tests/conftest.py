@@ -1,4 +1,8 @@
-"""Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun."""
+"""Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun.
+
+Tests compute in one thread: models this small gain nothing by more, and threads that wait for each other beside a
+busy process, such as a browser, take seconds for what takes milliseconds.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -21,12 +25,14 @@ from genie.prompts import Prompt
 from genie.training.checkpoint import fingerprint, save_model
 from genie.world import WorldModel
 
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 TINY_TRAINING = {"batch_size": 4, "steps": 12, "warmup_steps": 2}
 TINY_TRANSFORMER = {"width": 16, "num_layers": 1, "num_heads": 2, **TINY_TRAINING}
 TINY = {
-    "runtime": {"device": "cpu", "precision": "fp32"},
+    "runtime": {"device": "cpu", "precision": "fp32", "threads": 1},
     "collect": {
         "num_envs": 8,
         "frames": {"train": 600, "val": 250, "test": 250},
