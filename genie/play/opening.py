@@ -1,12 +1,17 @@
 """Which world is played, and on what it computes."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from genie.data.episodes import EpisodeFileError
+from genie.data.tokens import CacheFileError
+from genie.data.windows import WindowError
 from genie.params import Params
 from genie.pretrained import PretrainedError
+from genie.prompts import lively_prompts
 from genie.runtime import num_threads, resolve_device
 from genie.training.checkpoint import CONFIG
 from genie.world import WorldModel
@@ -19,8 +24,10 @@ def open_world(source: str | None, params: Params) -> WorldModel:
 
     Args:
         source: its folder, its name on the Hugging Face hub, or its URI in MLflow (`models:/...`, `runs:/...`); a
-            folder of checkpoints, as `dvc repro` leaves in `data/models`; None is the shipped one.
-        params: those of the runtime, and of sampling where the source does not say, count.
+            folder of checkpoints, as `dvc repro` leaves in `data/models`, prompted with what lies beside it in
+            `data/`; None is the shipped one.
+        params: those of the runtime, and of sampling where the source does not say, count; of checkpoints,
+            `evaluate.horizon` too, when prompts are chosen.
 
     Raises:
         PretrainedError, CheckpointError, RuntimeUnavailableError: it is not to be had.
@@ -32,7 +39,11 @@ def open_world(source: str | None, params: Params) -> WorldModel:
     if source is not None and source.startswith(MLFLOW_SCHEMES):
         return WorldModel.from_pretrained(_download(source), device)
     if source is not None and (Path(source) / "dynamics").is_dir():
-        return WorldModel.load(source, params.sampling, device)
+        world = WorldModel.load(source, params.sampling, device)
+        with suppress(EpisodeFileError, CacheFileError, WindowError):  # it can be played from levels and pictures
+            horizon, lam_fingerprint = params.evaluate.horizon, world.dynamics.config.lam_fingerprint
+            world.prompts = lively_prompts(world.context_frames, horizon, lam_fingerprint)
+        return world
     return WorldModel.from_pretrained(source, device)
 
 

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from genie.cli import app
 from genie.data.buttons import write_buttons
+from genie.params import load_params
 from genie.play.opening import open_world
 from genie.pretrained import PretrainedError
 from genie.training.checkpoint import save_model
@@ -41,6 +46,16 @@ def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):
     write_buttons(tmp_path / "dynamics", tiny_world.buttons)
     tiny_world.sampling = tiny_params.sampling
     assert same(open_world(str(tmp_path), tiny_params), tiny_world)
+
+
+def test_what_a_run_trained_starts_from_its_held_out_levels(pipeline):
+    params = load_params()
+    assert CliRunner().invoke(app, ["export"]).exit_code == 0
+    prompts, exported = (open_world(source, params).prompts for source in ("data/models", "world"))
+    assert len(prompts) == len(exported) > 0
+    assert all(np.array_equal(one.frames_THWC, other.frames_THWC) for one, other in zip(prompts, exported, strict=True))
+    Path("data/actions/test.h5").unlink()
+    assert open_world("data/models", params).prompts == ()
 
 
 def test_a_world_is_what_mlflow_holds(exported, tiny_params, tmp_path, monkeypatch):
