@@ -54,7 +54,7 @@ def train(
     """
     torch.manual_seed(params.seed)
     model.to(accelerator.device)
-    optimizers = make_optimizers(model, params)
+    optimizers = make_optimizers(model, params, accelerator.mixed_precision)
     schedulers = {
         name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
         for name, optimizer in optimizers.items()
@@ -108,14 +108,23 @@ def train(
     return curve
 
 
-def make_optimizers(model: nn.Module, params: TrainingParams) -> dict[str, torch.optim.Optimizer]:
-    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains."""
+def make_optimizers(
+    model: nn.Module, params: TrainingParams, mixed_precision: str = "no"
+) -> dict[str, torch.optim.Optimizer]:
+    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains.
+
+    Args:
+        model: whose parameters they move.
+        params: learning rate and weight decay.
+        mixed_precision: the accelerator's; `bf16` says that bfloat16 is fast here.
+    """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     weights = [layer.weight for layer in layers]
     known = {id(weight) for weight in weights}
     others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
     return {
-        "muon": Muon(weights, lr=params.lr, weight_decay=params.weight_decay),
+        "muon": Muon(weights, lr=params.lr, weight_decay=params.weight_decay, dtype=dtype),
         "adamw": torch.optim.AdamW(others, lr=params.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     }
 

@@ -5,11 +5,12 @@ from torch import nn
 from genie.training.muon import Muon, orthogonal
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(16, 16), (16, 144), (144, 16), (1, 5)])
-def test_singular_values_become_about_one_and_directions_stay(shape):
+def test_singular_values_become_about_one_and_directions_stay(shape, dtype):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    made = orthogonal(matrix[None])[0].float()
+    made = orthogonal(matrix[None].to(dtype))[0].float()
     singular = torch.linalg.svdvals(made)
     assert singular.min() > 0.3
     assert singular.max() < 1.3
