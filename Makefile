@@ -20,7 +20,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help play repro upper-bound seeds test lint bench ui clean
+.PHONY: help play repro upper-bound seeds test lint bench pictures ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: $(INSTALLED_DEV) ## Set up, then check style only
 
 bench: $(INSTALLED_DEV) ## Measure how fast the shipped world is played, in Chromium too (WORLD=folder for another)
 	python -m benchmarks.play $(WORLD:%=--world %)
+
+pictures: $(INSTALLED_DEV) ## Make those of the page in docs/ anew, of the shipped world (WORLD=folder for another)
+	python -m benchmarks.pictures $(WORLD:%=--world %)
 
 ui: $(INSTALLED) ## Open MLflow on all runs (stop with Ctrl-C)
 	mlflow ui

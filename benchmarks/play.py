@@ -5,15 +5,13 @@ Axes: `B` batch (of one), `T` frames of the past, `N` tokens a frame.
 
 import argparse
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from shutil import which
 
 import torch
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page
 
+from benchmarks.page import opened_page
 from genie.models.dynamics import Dynamics, Memory
 from genie.models.maskgit import sample_frame
 from genie.params import load_params
@@ -23,7 +21,6 @@ from genie.world import WorldModel
 WARM_UP, FRAMES, ROUNDS = 5, 20, 3
 SECONDS_HELD, PRESSES = 10, 40
 MASKGIT_STEPS = 8  # measured beside the world's own
-PLAY = "from genie.cli import app; app()"  # what the command `genie` runs, of this copy
 
 
 class Uncached:
@@ -91,23 +88,9 @@ def measure_samplers(world: WorldModel) -> None:
 
 
 def measure_browser(source: str | None) -> None:
-    """Plays in a real browser, on a server of its own, begun by the command that users type."""
-    command = [sys.executable, "-c", PLAY, "play", "--no-open", "--port", "0"]
-    command += ["--world", source] if source else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page()
-        start = time.perf_counter()
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            page.goto(server.stdout.readline().split()[2])
-            expect(page.locator("#curtain")).to_contain_text("hold", timeout=60_000)
-            print(f"first frame {time.perf_counter() - start:.1f} s after the command")
-            measure_page(page)
-        finally:
-            server.terminate()
-            server.wait()
-            browser.close()
+    with opened_page(source) as (page, seconds):
+        print(f"first frame {seconds:.1f} s after the command")
+        measure_page(page)
 
 
 def measure_page(page: Page) -> None:

@@ -1,0 +1,69 @@
+"""`make pictures`: the pictures of the page in `docs/`, from a world that is played in a real browser.
+
+Played paused, where a press is a frame: so they show the same dream on every machine.
+"""
+
+import argparse
+import io
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from benchmarks.page import opened_page
+
+DOCS = Path("docs")
+DESKTOP = {"width": 1280, "height": 800}
+LEVEL = 3  # of those that are neither trained nor measured on
+PRESSED = ["right"] * 10 + ["jump right"] * 8 + ["right"] * 8 + ["jump"] * 7 + ["left"] * 10 + ["jump left"] * 8
+MILLISECONDS, LAST, COLOURS = 110, 1500, 128
+GIF_WIDTH = 560
+
+
+def photograph(page: Page, **clip) -> Image.Image:
+    return Image.open(io.BytesIO(page.screenshot(**clip))).convert("RGB")
+
+
+def play_twin(page: Page) -> None:
+    """Pauses, and starts a level beside the real game."""
+    page.keyboard.press("Space")
+    page.evaluate("level => start({ kind: 'level', level, twin: true })", LEVEL)
+    expect(page.locator("#real-figure")).to_be_visible(timeout=60_000)
+
+
+def press(page: Page, effect: str) -> None:
+    """Goes a frame on under what stands for a true action."""
+    page.locator(f"#cross .pad[title='{effect}']").click()
+    while page.evaluate("Boolean(tap || asked)"):
+        page.wait_for_timeout(20)
+
+
+def film(page: Page) -> None:
+    """Writes `docs/play.gif`: dream and real game side by side, and what each button would do next."""
+    page.locator("#imagine").check()
+    play_twin(page)
+    # Of a press at a time they tell nothing.
+    page.evaluate("for (const id of ['fps', 'latency']) byId(id).parentElement.hidden = true")
+    pictures = []
+    for effect in PRESSED:
+        press(page, effect)
+        box = page.locator("#stage").bounding_box()
+        picture = photograph(page, clip=box)
+        size = (GIF_WIDTH, round(picture.height * GIF_WIDTH / picture.width))
+        pictures.append(picture.resize(size, Image.Resampling.LANCZOS))
+    size = (GIF_WIDTH, max(picture.height for picture in pictures))
+    pictures = [picture.crop((0, 0, *size)).quantize(COLOURS, dither=Image.Dither.NONE) for picture in pictures]
+    durations = [MILLISECONDS] * (len(pictures) - 1) + [LAST]
+    pictures[0].save(DOCS / "play.gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--world", help="as of `genie play`; without: the shipped one")
+    with opened_page(parser.parse_args().world, viewport=DESKTOP) as (page, _):
+        film(page)
+        page.screenshot(path=DOCS / "page.png")
+
+
+if __name__ == "__main__":
+    main()
