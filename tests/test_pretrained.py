@@ -199,6 +199,22 @@ def test_without_a_name_the_shipped_world_is_meant(folder, monkeypatch, tmp_path
     assert "no world is shipped with this copy" in fault_of(None)
 
 
+def test_the_shipped_world_is_small_and_plays_from_a_dozen_levels():
+    files = list(pretrained.SHIPPED.iterdir())
+    assert {file.name for file in files} == {"model.safetensors", "config.json", "README.md", "prompts.npz"}
+    assert sum(file.stat().st_size for file in files) <= 12e6
+    world = WorldModel.from_pretrained()
+    assert len({prompt.level for prompt in world.prompts}) == 12
+    psnrs, told_apart = [], []
+    for prompt in world.prompts:
+        shown_HWC = world.reset(prompt.frames_THWC, actions=prompt.actions)
+        psnrs.append(10 * np.log10(255**2 / ((shown_HWC.astype(float) - prompt.frames_THWC[-1]) ** 2).mean()))
+        imagined_AHWC = world.imagine().astype(int)
+        told_apart.append((np.abs(imagined_AHWC - imagined_AHWC[:1]) > 32).any(-1).mean((1, 2)).max())
+    assert np.mean(psnrs) > 28, "it sees what it is shown"
+    assert np.mean(told_apart) > 0.1, "its buttons do different things"
+
+
 def test_a_world_on_the_hub_is_loaded_by_its_name(folder, tmp_path):
     """From the hub's own cache, as it lies after a download."""
     cached = tmp_path / "cache" / "models--ann--castle"

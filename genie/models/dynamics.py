@@ -181,7 +181,7 @@ class Dynamics(nn.Module):
         num_past = memory.keys_values[0][0].shape[-2] if memory.keys_values else 0
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
-        mask_TT = causal_mask(num_past + num_frames, keep)[num_past:].to(device)
+        mask_TT = causal_mask(num_past + num_frames, keep, device)[num_past:]
         x_BTPD, own = self._transform(
             with_it.unread_BTN,
             torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
@@ -226,7 +226,7 @@ class Dynamics(nn.Module):
             torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
             torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
             torch.cat([times_S, times_S + 1]),
-            side_by_side_mask(num_steps, self.config.context_frames).to(actions_BS.device),
+            side_by_side_mask(num_steps, self.config.context_frames, actions_BS.device),
             None,
         )
         return self._token_logits(x_BTPD[:, num_steps:])
@@ -284,15 +284,15 @@ class Dynamics(nn.Module):
         return torch.where(noisy_BSN, torch.randint_like(tokens_BSN, self.config.num_codes), tokens_BSN)
 
 
-def side_by_side_mask(num_steps: int, context_frames: int) -> torch.Tensor:
+def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
     """Who sees whom among S clean frames (times 0..S-1) and S masked ones (times 1..S): boolean `(2S, 2S)`.
 
     A clean frame sees itself and the C clean ones before it; a masked frame sees itself and the C clean ones before
     it. Nobody else sees a masked frame.
     """
-    clean_sees_clean = causal_mask(num_steps, context_frames)
-    masked_sees_clean = causal_mask(num_steps, context_frames - 1)
-    masked_sees_masked = torch.eye(num_steps, dtype=torch.bool)
+    clean_sees_clean = causal_mask(num_steps, context_frames, device)
+    masked_sees_clean = causal_mask(num_steps, context_frames - 1, device)
+    masked_sees_masked = torch.eye(num_steps, dtype=torch.bool, device=device)
     nothing = torch.zeros_like(masked_sees_masked)
     return torch.cat(
         [

@@ -14,10 +14,11 @@ from torch import nn
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
-def causal_mask(num_frames: int, max_past: int | None = None) -> torch.Tensor:
+def causal_mask(num_frames: int, max_past: int | None = None, device: torch.device | str | None = None) -> torch.Tensor:
     """Boolean `(T, T)`, True where query frame (row) may see key frame (column): itself and the past, of which
     at most the last `max_past` frames."""
-    age_TT = torch.arange(num_frames).unsqueeze(1) - torch.arange(num_frames)
+    times_T = torch.arange(num_frames, device=device)
+    age_TT = times_T.unsqueeze(1) - times_T
     mask_TT = age_TT >= 0
     return mask_TT if max_past is None else mask_TT & (age_TT <= max_past)
 
