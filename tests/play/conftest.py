@@ -1,6 +1,7 @@
 """A real server on a free port of this machine, and a client that speaks to it as the page does."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -11,6 +12,9 @@ import uvicorn
 from websockets.sync.client import connect
 
 from genie.play.server import Arcade, make_app, server_config
+
+# A shell's background jobs ignore Ctrl-C, and so would the children that tests end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Client:

@@ -13,6 +13,7 @@ from dvc.cli.parser import get_main_parser
 
 from genie.cli import app
 from genie.params import load_params, read_yaml
+from genie.pretrained import SHIPPED
 from genie.results import BEGIN, END, results_table
 from genie.scales import scale_flags
 
@@ -105,6 +106,16 @@ def test_the_results_are_those_in_git():
     metrics = {Path(path).stem: json.loads(in_git(path)) for path in files.stdout.split()}
     shown = in_git("README.md").partition(BEGIN)[2].partition(END)[0]
     assert shown == results_table(metrics), "genie results --write README.md writes them anew"
+
+
+def test_the_shipped_world_has_the_figures_of_its_card():
+    card, measured = (SHIPPED / "README.md").read_text(), TEXT[TEXT.index(BEGIN) : TEXT.index(END)]
+    _, _, after = TEXT.partition("| metric | default | shipped |\n")
+    rows = [re.findall(r"[^|\s]+", line) for line in after.partition("\n\n")[0].splitlines()[1:]]
+    assert len(rows) > 5
+    for stage, metric, default, shipped in rows:
+        assert f"| {stage} {metric} | {default} |" in measured
+        assert f"| {stage} {metric} | {shipped} |" in card
 
 
 def test_numbers_of_the_default_scale():
