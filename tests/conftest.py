@@ -59,6 +59,10 @@ TINY = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--write-golden", action="store_true", help="write tests/assets/losses anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_tree() -> dict:
     """The tree of a whole `params.yaml` that runs the pipeline in a minute."""

@@ -5,7 +5,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from genie.data.episodes import NO_ACTION
+from genie.data.collect import collect
+from genie.data.episodes import NO_ACTION, EpisodeStore
 from genie.data.labels import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows
 from genie.models.dynamics import build_dynamics
@@ -29,8 +30,25 @@ def accelerator(tiny_params, tmp_path, monkeypatch):
 @pytest.fixture(params=["tokenizer", "probe", "lam", "dynamics"])
 def job(request, tiny_params, coinrun):
     """For one of the models: its name, its params, a function that builds it afresh, and its data."""
-    name, store = request.param, coinrun["train"]
-    params = tiny_params.lam.of_probe() if name == "probe" else getattr(tiny_params, name)
+    return make_job(request.param, tiny_params, coinrun["train"])
+
+
+@pytest.fixture
+def golden_job(request, tiny_params, tmp_path):
+    """The same for a few dozen steps, on levels without backgrounds, whose pixels no version of the simulator changes.
+
+    The test names the model by indirect parametrization.
+    """
+    changes = {name: {"steps": 36} for name in ("tokenizer", "lam", "dynamics")} | {"collect": {"backgrounds": False}}
+    changes["lam"]["lr"] = 5e-4  # at its own, a rounding error soon flips a code, and with it all that follows
+    changed = {name: getattr(tiny_params, name).model_copy(update=update) for name, update in changes.items()}
+    params = tiny_params.model_copy(update=changed)
+    collect(params.collect, tmp_path / "frames", num_threads=1)
+    return make_job(request.param, params, EpisodeStore(tmp_path / "frames/train.h5"))
+
+
+def make_job(name, all_params, store):
+    params = all_params.lam.of_probe() if name == "probe" else getattr(all_params, name)
     if name == "tokenizer":  # the quantizer that draws at random and keeps running means
         params = params.model_copy(update={"quantizer": "vq", "num_codes": 32})
         return name, params, lambda: build_tokenizer(params), _frame_windows(store, 1, params)
