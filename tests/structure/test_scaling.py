@@ -17,7 +17,7 @@ from genie.plan import si
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/scaling.md").read_text()
-TABLES = re.findall(r"^<!-- genie (plan.*) -->\n(.*?)^<!-- /genie plan -->$", TEXT, re.MULTILINE | re.DOTALL)
+TABLES = re.findall(r"^<!-- genie (plan[^\n]*) -->\n(.*?)^<!-- /genie plan -->$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL) for line in block.split("\n")
 ]
