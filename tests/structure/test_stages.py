@@ -38,6 +38,7 @@ LAYERS = {
     "export": 5,
     "results": 5,
     "seeds": 5,
+    "bench": 5,
     "cli": 5,
 }
 
