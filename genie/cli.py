@@ -199,8 +199,8 @@ def bench(
     """
     with faults_in_one_line("genie bench"):
         from genie.bench.figures import as_json as to_json
-        from genie.bench.figures import as_table
+        from genie.bench.figures import NOTE, as_table
         from genie.bench.run import bench as measure
 
         figures = measure(load_params(), only or ())
-        print(to_json(figures) if as_json else as_table(figures))
+        print(to_json(figures) if as_json else f"{as_table(figures)}\n\n{NOTE}")

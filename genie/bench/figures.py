@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEADER = ("name", "figure", "unit", "ratio", "beside")
+NOTE = (
+    "tflops: matrix products and convolutions of forward, backward and optimizer, by torch's FlopCounterMode, a\n"
+    "multiply-add being 2, over the step's seconds; matmul_tflops: square products in turns with the steps."
+)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from genie.params import Params
 from genie.play.opening import open_world
 from genie.world import WorldModel
 
-ROUNDS, FRAMES = 9, 4  # rounds of so many frames
+ROUNDS, FRAMES = 7, 4  # rounds of so many frames
 MASKGIT_STEPS = 8  # measured beside the world's own
 BATCH = 8  # worlds played at once
 

@@ -15,6 +15,7 @@ from genie.runtime import num_threads
 
 ROUNDS = 3
 FEW, MANY = 32, 128  # recorded frames an environment
+ALL_BUFFERS = 320  # more than the longest life, so that whatever is buffered has been
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
@@ -22,15 +23,19 @@ def measure(params: Params, folder: Path) -> list[Figure]:
     threads = num_threads(params.runtime)
     wide = params.collect.model_copy(update={"num_envs": 2 * params.collect.num_envs})
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        sides = {
-            "few": _collecting(params.collect, FEW, Path(scratch), threads),
-            "many": _collecting(params.collect, MANY, Path(scratch), threads),
-        }
-        sides["many"]()
+
+        def collecting(settings: CollectParams, frames: int) -> Callable[[], None]:
+            least = 2 * settings.num_envs
+            counts = SplitCounts(train=frames * params.collect.num_envs, val=least, test=least)
+            return lambda: collect_quietly(settings, counts, Path(scratch), threads)
+
+        collecting(params.collect, ALL_BUFFERS)()
         peak = peak_memory("collect", beside="machine.peak_memory")
-        sides |= {
-            "few wide": _collecting(wide, FEW, Path(scratch), threads),
-            "many wide": _collecting(wide, MANY, Path(scratch), threads),
+        sides = {
+            "few": collecting(params.collect, FEW),
+            "many": collecting(params.collect, MANY),
+            "few wide": collecting(wide, FEW),
+            "many wide": collecting(wide, MANY),
         }
         simulator, policy = simulator_of(params.collect, "train", threads)
         held = [policy() for _ in range(MANY - FEW)]
@@ -44,16 +49,10 @@ def measure(params: Params, folder: Path) -> list[Figure]:
             seconds = take_turns({**sides, "bare": step}, ROUNDS)
     frames = (MANY - FEW) * params.collect.num_envs
     speed = frames / (seconds["many"] - seconds["few"])
-    wide_speed = 2 * frames / (seconds["many wide"] - seconds["few wide"])
+    wide_speed = frames / (seconds["many wide"] - seconds["few wide"])
     return [
         Figure("simulator.frames_per_second", frames / seconds["bare"], "frames/s"),
         Figure("collect.frames_per_second", speed, "frames/s", "simulator.frames_per_second"),
         Figure("collect.envs_x2.frames_per_second", wide_speed, "frames/s", "collect.frames_per_second"),
         peak,
     ]
-
-
-def _collecting(params: CollectParams, frames: int, folder: Path, threads: int) -> Callable[[], None]:
-    least = 2 * params.num_envs
-    counts = SplitCounts(train=frames * params.num_envs, val=least, test=least)
-    return lambda: collect_quietly(params, counts, folder, threads)

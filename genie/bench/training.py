@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from genie.bench.figures import Figure
 from genie.bench.machine import matmul_flops_per_second, matrix_products
 from genie.bench.memory import peak_memory
+from genie.bench.reading import WITHOUT_END
 from genie.bench.timing import take_turns, wait_for
 from genie.costs import step_costs
 from genie.data.episodes import EpisodeStore
@@ -49,6 +50,7 @@ class Step:
     """Calls are the steps of `genie.training.loop.train`, one after another, timed by phase.
 
     Attributes:
+        model: that is trained.
         frames: of a batch.
         seconds: of each phase, a list over the calls.
     """
@@ -58,30 +60,30 @@ class Step:
         self.device, self.mixed_precision = self._accelerator.device, self._accelerator.mixed_precision
         self.frames = self.params.batch_size * getattr(self.params, "window", 1)
         self.seconds = defaultdict(list)
-        model, dataset = _model_and_data(name, params, folder)
-        model.to(self.device)
-        optimizers = make_optimizers(model, self.params, self.mixed_precision).values()
+        self.model, dataset = model_and_data(name, params, folder)
+        self.model.to(self.device)
+        optimizers = make_optimizers(self.model, self.params, self.mixed_precision).values()
         self._schedulers = [
             torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, self.params))
             for optimizer in optimizers
         ]
-        self._model, *self._optimizers = self._accelerator.prepare(model, *optimizers)
-        self._model.train()
+        self._wrapped, *self._optimizers = self._accelerator.prepare(self.model, *optimizers)
+        self._wrapped.train()
         self._drawn = iter(batches(dataset, num_workers=0 if dataset.in_memory else 1))
 
     def __call__(self) -> None:
         with self._phase("data"):
             batch = send_to_device(next(self._drawn), self.device, non_blocking=True)
         with self._phase("forward"):
-            loss, _ = self._model(batch)
+            loss, _ = self._wrapped(batch)
         with self._phase("backward"):
             self._accelerator.backward(loss)
         with self._phase("optimizer"):
-            self._accelerator.clip_grad_norm_(self._model.parameters(), self.params.grad_clip)
+            self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self.params.grad_clip)
             for optimizer, scheduler in zip(self._optimizers, self._schedulers, strict=True):
                 optimizer.step()
                 scheduler.step()
-            self._model.zero_grad()
+            self._wrapped.zero_grad()
 
     def warm_up(self) -> None:
         """A few steps that do not count: the first draw codebooks and prepare kernels."""
@@ -132,9 +134,12 @@ def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[F
     return [Figure(f"{name}.{what}_x2.speed", speed, f"of {name}.frames_per_second"), peak]
 
 
-def _model_and_data(name: str, params: Params, folder: Path) -> tuple[nn.Module, Dataset]:
+def model_and_data(
+    name: str, params: Params, folder: Path, num_batches: int = WITHOUT_END
+) -> tuple[nn.Module, Dataset]:
+    """The model as its stage builds it, and batches for it of the folder's data."""
     settings = getattr(params, name)
-    drawn = settings.batch_size, settings.seed, settings.steps
+    drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":
         tokens, actions = folder / "tokens/train.h5", folder / "actions/train.h5"
         known = cache_attributes(tokens) | cache_attributes(actions)
