@@ -198,8 +198,8 @@ def bench(
         genie bench --only dynamics
     """
     with faults_in_one_line("genie bench"):
-        from genie.bench.figures import as_json as to_json
         from genie.bench.figures import NOTE, as_table
+        from genie.bench.figures import as_json as to_json
         from genie.bench.run import bench as measure
 
         figures = measure(load_params(), only or ())
