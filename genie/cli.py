@@ -7,7 +7,7 @@ import typer
 
 from genie.params import load_params, parse_params
 from genie.results import METRICS_FOLDER, SEEDS, read_metrics, results_table, write_results
-from genie.scales import scale_flags, write_scale
+from genie.scales import load_scale, scale_flags, write_scale
 from genie.seeds import read_run, summarise
 from genie.stage import faults_in_one_line, write_json
 
@@ -43,6 +43,35 @@ def scale(
         else:
             write_scale(name)
             print(f"params.yaml now holds scale {name}; `git diff params.yaml` shows what changed")
+
+
+@app.command()
+def plan(
+    scale: Annotated[str | None, typer.Option(help="A file of scales/; without, params.yaml as it is.")] = None,
+    devices: Annotated[int, typer.Option(help="How many share each batch.")] = 1,
+    peak: Annotated[float, typer.Option(help="TFLOP/s of a device; the default is an A100's, dense, in bf16.")] = 312,
+    utilisation: Annotated[float, typer.Option(help="Share of the peak that training gets, a guess.")] = 0.3,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16, in place of runtime.precision, whose auto is taken for bf16.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Print what training takes: operations, hours and memory of a device, and bytes of data. Trains nothing.
+
+    Hours are arithmetic: docs/scaling.md says what they leave out.
+
+        genie plan --scale paper --devices 4
+    """
+    with faults_in_one_line("genie plan"):
+        from genie.plan import make_plan, measured_bytes_per_frame, plan_json, plan_tables  # here, as torch is slow
+
+        params = load_params() if scale is None else load_scale(scale)[1]
+        if precision is not None:
+            tree = params.model_dump()
+            tree["runtime"]["precision"] = precision
+            params = parse_params(tree, "the options")
+        planned = make_plan(params, measured_bytes_per_frame(), devices=devices, peak=peak, utilisation=utilisation)
+        print(plan_json(planned) if as_json else plan_tables(planned), end="")
 
 
 @app.command()

@@ -1,0 +1,191 @@
+"""What a training step costs: operations and memory, counted by running it on tensors that have shapes and no values.
+
+The models and optimizers are those that train, so a change of either changes the count. Nothing of their size is
+allocated: a step of any scale is counted on any machine, in seconds.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from genie.data.episodes import FRAME_SHAPE
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.models.dynamics import build_dynamics
+from genie.models.lam import build_lam
+from genie.models.probe import build_probe
+from genie.models.tokenizer import build_tokenizer
+from genie.params import Params, TrainingParams
+from genie.training.loop import make_optimizers
+
+Model = Literal["tokenizer", "probe", "lam", "dynamics"]
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """One step of training on one device.
+
+    Attributes:
+        parameters: of the model.
+        samples: windows of the batch, or its frames where the model takes them one by one.
+        frames: of the batch.
+        model_flops: of forward and backward; a multiply-add counts 2. Matrix products and convolutions count, all else
+            does not: it is bound by memory.
+        optimizer_flops: of the update, whatever the batch.
+        weight_bytes: parameters in float32 and, with bf16, the copies to multiply by.
+        gradient_bytes: in float32.
+        optimizer_bytes: what the optimizers keep between steps.
+        activation_bytes: what forward keeps for backward. Without the scores of attention, which the fused kernels of
+            a GPU compute anew.
+    """
+
+    parameters: int
+    samples: int
+    frames: int
+    model_flops: int
+    optimizer_flops: int
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+
+
+def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
+    """Counts a step of one model at its batch size; the global random state is left as it was.
+
+    Args:
+        name: which model.
+        params: its size and its batch.
+        bf16: whether it computes in mixed precision; which operations then stay in float32 is the CPU's choice, that
+            of a GPU differing in details.
+
+    Raises:
+        ValueError: the batch is too small to train on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            model = build(name, params)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")  # a processor's operations, of which meta tensors lack some
+            return count_step(model, blank_batch(name, params), training_params(name, params), bf16)
+
+
+def training_params(name: Model, params: Params) -> TrainingParams:
+    """What a model is trained with."""
+    return params.lam.of_probe() if name == "probe" else getattr(params, name)
+
+
+def build(name: Model, params: Params) -> nn.Module:
+    """A model as its stage builds it."""
+    if name == "tokenizer":
+        return build_tokenizer(params.tokenizer)
+    if name == "lam":
+        return build_lam(params.lam)
+    if name == "probe":
+        return build_probe(params.lam.of_probe(), num_classes=len(EFFECTIVE_ACTIONS))
+    tokenizer = build_tokenizer(params.tokenizer)
+    num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
+    return build_dynamics(params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions)
+
+
+def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.Tensor]:
+    """A batch as a model's windows give it, all zeros."""
+    settings = training_params(name, params)
+    batch_size, window = settings.batch_size, getattr(settings, "window", 1)
+    actions_BS = torch.zeros(batch_size, window - 1, dtype=torch.int64)
+    if name == "dynamics":
+        num_tokens = (FRAME_SHAPE[0] // 4) ** 2
+        return {"tokens_BTN": torch.zeros(batch_size, window, num_tokens, dtype=torch.int64), "actions_BS": actions_BS}
+    frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
+    return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
+
+
+def count_step(
+    model: nn.Module, batch: torch.Tensor | dict[str, torch.Tensor], params: TrainingParams, bf16: bool
+) -> StepCosts:
+    """Trains a model for a step on a batch, be they real or fake, and counts."""
+    parameters = list(model.parameters())
+    optimizers = make_optimizers(model, params, "bf16" if bf16 else "no")
+    memory = _Memory(parameters)
+    with FlopCounterMode(display=False) as of_model, memory:
+        with memory.keeping(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss, _ = model.train()(batch)
+        loss.backward()
+    with FlopCounterMode(display=False) as of_optimizers:
+        for optimizer in optimizers.values():
+            optimizer.step()
+    frames = batch if isinstance(batch, torch.Tensor) else next(iter(batch.values()))
+    kept = [state.values() for optimizer in optimizers.values() for state in optimizer.state.values()]
+    return StepCosts(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        samples=frames.shape[0],
+        frames=frames.shape[0] * frames.shape[1],
+        model_flops=of_model.get_total_flops(),
+        optimizer_flops=of_optimizers.get_total_flops(),
+        weight_bytes=_bytes(parameters) + memory.weight_copies,
+        gradient_bytes=_bytes(parameter.grad for parameter in parameters),
+        optimizer_bytes=sum(_bytes(values) for values in kept),
+        activation_bytes=memory.activations,
+    )
+
+
+class _Memory(TorchDispatchMode):
+    """Sees which tensors a forward pass keeps for the backward pass, each storage once.
+
+    Attributes:
+        weight_copies: bytes of the weights that were cast.
+        activations: bytes of all others but weights and attention scores.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor]):
+        super().__init__()
+        self._weights = {_storage(parameter) for parameter in parameters}
+        self._copies, self._scores = {}, {}
+        self._kept = {}
+
+    @property
+    def weight_copies(self) -> int:
+        return sum(storage.nbytes() for storage in self._copies.values())
+
+    @property
+    def activations(self) -> int:
+        known = self._weights | self._copies.keys() | self._scores.keys()
+        return sum(storage.nbytes() for key, storage in self._kept.items() if key not in known)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, what is kept for backward is seen."""
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            self._kept[_storage(tensor)] = tensor.untyped_storage()  # held, so that no other gets its address
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten.bincount.default:  # its shape depends on values, unless they are below minlength
+            return args[0].new_zeros(args[2])
+        result = function(*args, **kwargs)
+        if function is torch.ops.aten._softmax.default:
+            self._scores[_storage(result)] = result.untyped_storage()
+        if function is torch.ops.aten._to_copy.default:
+            for known, copies in ((self._weights, self._copies), (self._scores, self._scores)):
+                if _storage(args[0]) in known:
+                    copies[_storage(result)] = result.untyped_storage()
+        return result
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
