@@ -4,23 +4,24 @@ The split `train` is `GROWTH` times as large as `val`, to tell how reading grows
 """
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 
+from genie.costs import build
 from genie.data.collect import collect
 from genie.data.episodes import NO_ACTION
 from genie.data.tokens import write_latent_actions, write_tokens
-from genie.models.tokenizer import build_tokenizer
 from genie.params import CollectParams, Params, SplitCounts
 from genie.runtime import num_threads
 
 GROWTH = 4
 FRAMES = 16384  # of `train`
 TOKEN_FRAMES = 2**17  # of the token cache's `train`, about as many as are trained on by default: no cache holds them
-LIFE = 64  # frames, of the episodes that the random actions make
+LIFE = 256  # frames at most, of the episodes that the random actions make
 
 
 def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames: int = TOKEN_FRAMES) -> None:
@@ -31,21 +32,21 @@ def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames:
     """
     counts = {"train": frames, "val": frames // GROWTH, "test": 2 * params.collect.num_envs}
     collect_quietly(params.collect, SplitCounts(**counts), folder / "frames", num_threads(params.runtime))
-    tokenizer = build_tokenizer(params.tokenizer)
+    known = build("dynamics", params).config
     rng = np.random.default_rng(0)
     for split, count in (("train", token_frames), ("val", token_frames // GROWTH)):
         write_tokens(
             folder / "tokens" / f"{split}.h5",
-            _random_tokens(rng, count, tokenizer.num_codes, tokenizer.grid[0] * tokenizer.grid[1]),
+            _random_tokens(rng, count, known.num_codes, math.prod(known.grid)),
             count,
             fingerprint="random",
-            num_codes=tokenizer.num_codes,
-            grid=tokenizer.grid,
+            num_codes=known.num_codes,
+            grid=known.grid,
         )
-        actions = rng.integers(params.lam.num_actions, size=count).astype(np.uint8)
+        actions = rng.integers(known.num_actions, size=count).astype(np.uint8)
         actions[LIFE - 1 :: LIFE] = actions[-1] = NO_ACTION
-        known = {"fingerprint": "random", "num_actions": params.lam.num_actions}
-        write_latent_actions(folder / "actions" / f"{split}.h5", [actions], count, **known)
+        path = folder / "actions" / f"{split}.h5"
+        write_latent_actions(path, [actions], count, fingerprint="random", num_actions=known.num_actions)
 
 
 def collect_quietly(params: CollectParams, counts: SplitCounts, folder: Path, threads: int) -> None:

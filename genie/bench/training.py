@@ -23,18 +23,15 @@ from genie.bench.machine import matmul_flops_per_second, matrix_products
 from genie.bench.memory import peak_memory
 from genie.bench.reading import WITHOUT_END
 from genie.bench.timing import take_turns, wait_for
-from genie.costs import step_costs
+from genie.costs import build, step_costs
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
+from genie.data.tokens import read_latent_actions, read_tokens
 from genie.data.windows import FrameWindows, TokenWindows, batches
-from genie.models.dynamics import build_dynamics
-from genie.models.lam import build_lam
-from genie.models.tokenizer import build_tokenizer
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.training.loop import lr_factor, make_optimizers
 
-ROUNDS, WARM_UP = 15, 3
+ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
 PHASES = ("data", "forward", "backward", "optimizer")
 # What the windows come from that it is trained on.
 SUPPLY = {"lam": "reading.held.frames_per_second", "dynamics": "reading.tokens.frames_per_second"}
@@ -129,7 +126,7 @@ def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[F
     peak = peak_memory(f"{name}.{what}_x2", beside=f"{name}.peak_memory")  # before the other takes any
     step = Step(name, params, folder)
     step.warm_up()
-    seconds = take_turns({"step": step, "grown": grown}, ROUNDS)
+    seconds = take_turns({"step": step, "grown": grown}, GROWTH_ROUNDS)
     speed = grown.frames / seconds["grown"] / (step.frames / seconds["step"])
     return [Figure(f"{name}.{what}_x2.speed", speed, f"of {name}.frames_per_second"), peak]
 
@@ -138,13 +135,9 @@ def model_and_data(
     name: str, params: Params, folder: Path, num_batches: int = WITHOUT_END
 ) -> tuple[nn.Module, Dataset]:
     """The model as its stage builds it, and batches for it of the folder's data."""
-    settings = getattr(params, name)
+    settings, model = getattr(params, name), build(name, params)
     drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":
-        tokens, actions = folder / "tokens/train.h5", folder / "actions/train.h5"
-        known = cache_attributes(tokens) | cache_attributes(actions)
-        model = build_dynamics(settings, **known | {"grid": tuple(known["grid"])})
-        return model, TokenWindows(read_tokens(tokens), read_latent_actions(actions), settings.window, *drawn)
-    model = build_tokenizer(settings) if name == "tokenizer" else build_lam(settings)
-    store = EpisodeStore(folder / "frames/train.h5")
-    return model, FrameWindows(store, getattr(settings, "window", 1), *drawn)
+        caches = read_tokens(folder / "tokens/train.h5"), read_latent_actions(folder / "actions/train.h5")
+        return model, TokenWindows(*caches, settings.window, *drawn)
+    return model, FrameWindows(EpisodeStore(folder / "frames/train.h5"), getattr(settings, "window", 1), *drawn)

@@ -9,7 +9,7 @@ TINY = {
     "machine": {"ROUNDS": 1, "COPIED_BYTES": 1024, "SIDES": {"cpu": (8, 16)}},
     "simulator": {"FEW": 4, "MANY": 96, "ALL_BUFFERS": 4},  # apart enough for one to take longer on any machine
     "reading": {"ROUNDS": 1, "BATCHES": 1, "COPIED_BYTES": 1024},
-    "training": {"ROUNDS": 2, "WARM_UP": 1},
+    "training": {"ROUNDS": 2, "GROWTH_ROUNDS": 1, "WARM_UP": 1},
     "sampling": {"ROUNDS": 1, "FRAMES": 1, "MASKGIT_STEPS": 2, "BATCH": 2},
 }
 
