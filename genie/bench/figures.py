@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 HEADER = ("name", "figure", "unit", "ratio", "beside")
 NOTE = (
-    "tflops: matrix products and convolutions of forward, backward and optimizer, by torch's FlopCounterMode, a\n"
-    "multiply-add being 2, over the step's seconds; matmul_tflops: square products in turns with the steps."
+    "model_tflops: matrix products and convolutions of forward and backward, by torch's FlopCounterMode, a\n"
+    "multiply-add being 2, over the whole step's seconds; tflops: those of the optimizer too; matmul_tflops:\n"
+    "square products, which took turns with the steps, at their best."
 )
 
 

@@ -2,8 +2,8 @@
 
 Share of peak: the floating-point operations of a step, over its time, over those that the best of a few square matrix
 products does in its own time. The products take turns with the step, and are in the precision that it trains in.
-Operations are counted by torch's FlopCounterMode (`genie.costs`): a multiply-add is two; forward, backward and
-optimizer, of whole matrix products and convolutions only.
+Operations are counted by torch's FlopCounterMode (`genie.costs`), those of matrix products and convolutions alone: a
+multiply-add is two; `model_tflops` are of forward and backward, `tflops` of the optimizer too, over the whole step.
 """
 
 import time
@@ -104,12 +104,13 @@ def measure(params: Params, folder: Path, name: str) -> list[Figure]:
     products = matrix_products(step.device, step.mixed_precision)
     seconds = take_turns({"step": step, **products}, ROUNDS)
     costs = step_costs(name, params, bf16=step.mixed_precision == "bf16")
-    flops = costs.model_flops + costs.optimizer_flops
+    flops = {"model_tflops": costs.model_flops, "tflops": costs.model_flops + costs.optimizer_flops}
+    speeds = [(key, count / seconds["step"] / 1e12) for key, count in flops.items()]
     phases = {phase: median(step.seconds[phase]) for phase in PHASES}
     return [
         Figure(f"{name}.frames_per_second", step.frames / seconds["step"], "frames/s", SUPPLY.get(name, "")),
         Figure(f"{name}.samples_per_second", step.params.batch_size / seconds["step"], "samples/s"),
-        Figure(f"{name}.tflops", flops / seconds["step"] / 1e12, "TFLOP/s", f"{name}.matmul_tflops"),
+        *(Figure(f"{name}.{key}", speed, "TFLOP/s", f"{name}.matmul_tflops") for key, speed in speeds),
         Figure(f"{name}.matmul_tflops", matmul_flops_per_second(seconds) / 1e12, "TFLOP/s"),
         Figure(f"{name}.step_seconds", sum(phases.values()), "s"),
         *(Figure(f"{name}.{phase}_seconds", taken, "s", f"{name}.step_seconds") for phase, taken in phases.items()),
