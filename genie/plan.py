@@ -158,7 +158,7 @@ def plan_tables(plan: Plan) -> str:
     """A plan for people: what it assumes, the trainings and the data, in Markdown."""
     devices = "1 device" if plan.devices == 1 else f"{plan.devices} devices"
     lines = [
-        f"Training on {devices} of {_three(plan.peak)} TFLOP/s each, {plan.utilisation:.0%} of it used, in "
+        f"Training on {devices} of {_three(plan.peak)} TFLOP/s, of which {plan.utilisation:.0%} are used, in "
         f"{plan.precision}:",
         "",
         "| model | parameters | frames a step | steps | FLOPs a step | by the optimizer | FLOPs in all | hours "
