@@ -20,11 +20,12 @@ from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import build_dynamics
 from genie.models.lam import build_lam
 from genie.models.probe import build_probe
-from genie.models.tokenizer import build_tokenizer
+from genie.models.tokenizer import PATCH, build_tokenizer
 from genie.params import Params, TrainingParams
 from genie.training.loop import make_optimizers
 
 Model = Literal["tokenizer", "probe", "lam", "dynamics"]
+TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
     Args:
         name: which model.
         params: its size and its batch.
-        bf16: whether it computes in mixed precision; which operations then stay in float32 is the CPU's choice, that
-            of a GPU differing in details.
+        bf16: whether it computes in mixed precision, by the CPU's rules; a GPU's keep a few more tensors in float32.
 
     Raises:
         ValueError: the batch is too small to train on.
@@ -100,8 +100,8 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
     batch_size, window = settings.batch_size, getattr(settings, "window", 1)
     actions_BS = torch.zeros(batch_size, window - 1, dtype=torch.int64)
     if name == "dynamics":
-        num_tokens = (FRAME_SHAPE[0] // 4) ** 2
-        return {"tokens_BTN": torch.zeros(batch_size, window, num_tokens, dtype=torch.int64), "actions_BS": actions_BS}
+        tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
+        return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
     frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
     return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
 

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from genie.costs import Model, StepCosts, step_costs, training_params
+from genie.costs import TOKENS_A_FRAME, Model, StepCosts, step_costs, training_params
 from genie.data.episodes import FRAME_SHAPE
 from genie.params import Params
 from genie.stage import METRICS_FOLDER
 
-TOKENS_A_FRAME, TOKEN_BYTES = 256, 2
-ACTION_BYTES = 1
+TOKEN_BYTES, ACTION_BYTES = 2, 1  # uint16 and uint8, as `genie/data/tokens.py` keeps them
 
 
 class PlanError(ValueError):
