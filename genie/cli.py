@@ -210,3 +210,26 @@ def export(
         from genie.export import export as write_world  # here, since torch takes seconds that `--help` need not
 
         print(write_world(load_params(), models=models, metrics=metrics, out=out))
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="machine, collect, reading, tokenizer, lam, dynamics, sampling; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: names to figures.")] = False,
+) -> None:
+    """Measure how fast each part is on this machine, beside what it is to be compared with, and its peak memory.
+
+    At the scale of params.yaml, on data of its own; nothing needs to be trained. One part alone:
+
+        genie bench --only dynamics
+    """
+    with faults_in_one_line("genie bench"):
+        from genie.bench.figures import NOTE, as_table
+        from genie.bench.figures import as_json as to_json
+        from genie.bench.run import bench as measure
+
+        figures = measure(load_params(), only or ())
+        print(to_json(figures) if as_json else f"{as_table(figures)}\n\n{NOTE}")

@@ -40,6 +40,7 @@ LAYERS = {
     "plan": 5,
     "results": 5,
     "seeds": 5,
+    "bench": 5,
     "cli": 5,
 }
 

@@ -1,0 +1,69 @@
+"""`genie bench`: every part in a process of its own, so that neither its memory nor its speed is another's."""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from genie.bench.figures import Figure
+from genie.params import Params
+from genie.progress import progress
+
+# Of each part its calls: a function of a module of this folder, and what it takes beside params and data.
+PARTS = {
+    "machine": [("machine.measure",)],
+    "collect": [("simulator.measure",)],
+    "reading": [("reading.measure",)],
+    "tokenizer": [
+        ("training.measure", "tokenizer"),
+        ("training.measure_growth", "tokenizer", "width"),
+        ("training.measure_growth", "tokenizer", "batch"),
+    ],
+    "lam": [
+        ("training.measure", "lam"),
+        ("training.measure_growth", "lam", "width"),
+        ("training.measure_growth", "lam", "batch"),
+    ],
+    "dynamics": [
+        ("training.measure", "dynamics"),
+        ("training.measure_growth", "dynamics", "width"),
+        ("training.measure_growth", "dynamics", "batch"),
+        ("training.measure_growth", "dynamics", "context"),
+    ],
+    "sampling": [("sampling.measure",)],
+}
+
+
+def bench(params: Params, only: Sequence[str] = ()) -> list[Figure]:
+    """Measures the parts named, or all.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    unknown = set(only) - set(PARTS)
+    if unknown:
+        raise ValueError(f"no part {', '.join(sorted(unknown))} to measure (there: {', '.join(PARTS)})")
+    calls = [(part, call) for part in PARTS if not only or part in only for call in PARTS[part]]
+    figures = []
+    with TemporaryDirectory() as folder, progress(name="bench", total=len(calls) + 1, unit="part") as bar:
+        bar.set_postfix_str("data")
+        _in_process("data.write_data", params, Path(folder))
+        for part, (function, *more) in calls:
+            bar.update()
+            bar.set_postfix_str(part)
+            figures += _in_process(function, params, Path(folder), *more)
+        bar.update()
+    return figures
+
+
+def _in_process(function: str, *arguments):
+    """What a function of this folder returns in a fresh process, which starts small: this one never imports torch."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_call, function, arguments).result()
+
+
+def _call(function: str, arguments: tuple):
+    module, _, name = function.partition(".")
+    return getattr(import_module(f"genie.bench.{module}"), name)(*arguments)

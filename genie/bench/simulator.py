@@ -1,0 +1,58 @@
+"""Collecting, beside a simulator that is only stepped."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from genie.bench.data import collect_quietly
+from genie.bench.figures import Figure
+from genie.bench.memory import peak_memory
+from genie.bench.timing import take_turns
+from genie.data.collect import simulator_of
+from genie.params import CollectParams, Params, SplitCounts
+from genie.runtime import num_threads
+
+ROUNDS = 3
+FEW, MANY = 32, 128  # recorded frames an environment
+ALL_BUFFERS = 320  # more than the longest life, so that whatever is buffered has been
+
+
+def measure(params: Params, folder: Path) -> list[Figure]:
+    """Recorded frames a second once all is under way: what many frames take longer than few."""
+    threads = num_threads(params.runtime)
+    wide = params.collect.model_copy(update={"num_envs": 2 * params.collect.num_envs})
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+
+        def collecting(settings: CollectParams, frames: int) -> Callable[[], None]:
+            least = 2 * settings.num_envs
+            counts = SplitCounts(train=frames * params.collect.num_envs, val=least, test=least)
+            return lambda: collect_quietly(settings, counts, Path(scratch), threads)
+
+        collecting(params.collect, ALL_BUFFERS)()
+        peak = peak_memory("collect", beside="machine.peak_memory")
+        sides = {
+            "few": collecting(params.collect, FEW),
+            "many": collecting(params.collect, MANY),
+            "few wide": collecting(wide, FEW),
+            "many wide": collecting(wide, MANY),
+        }
+        simulator, policy = simulator_of(params.collect, "train", threads)
+        held = [policy() for _ in range(MANY - FEW)]
+
+        def step() -> None:
+            for actions in held:
+                simulator.observe()
+                simulator.act(actions)
+
+        with closing(simulator):
+            seconds = take_turns({**sides, "bare": step}, ROUNDS)
+    frames = (MANY - FEW) * params.collect.num_envs
+    speed = frames / (seconds["many"] - seconds["few"])
+    wide_speed = frames / (seconds["many wide"] - seconds["few wide"])
+    return [
+        Figure("simulator.frames_per_second", frames / seconds["bare"], "frames/s"),
+        Figure("collect.frames_per_second", speed, "frames/s", "simulator.frames_per_second"),
+        Figure("collect.envs_x2.frames_per_second", wide_speed, "frames/s", "collect.frames_per_second"),
+        peak,
+    ]

@@ -1,0 +1,32 @@
+"""Parts at the smallest: few rounds, few frames, tiny models."""
+
+import pytest
+import torch
+
+from genie.bench.data import write_data
+
+TINY = {
+    "machine": {"ROUNDS": 1, "COPIED_BYTES": 1024, "SIDES": {"cpu": (8, 16)}},
+    "simulator": {"FEW": 4, "MANY": 96, "ALL_BUFFERS": 4},  # apart enough for one to take longer on any machine
+    "reading": {"ROUNDS": 1, "BATCHES": 1, "COPIED_BYTES": 1024},
+    "training": {"ROUNDS": 2, "GROWTH_ROUNDS": 1, "WARM_UP": 1},
+    "sampling": {"ROUNDS": 1, "FRAMES": 1, "MASKGIT_STEPS": 2, "BATCH": 2},
+}
+
+
+@pytest.fixture
+def tiny_rounds(monkeypatch):
+    for module, values in TINY.items():
+        for name, value in values.items():
+            monkeypatch.setattr(f"genie.bench.{module}.{name}", value)
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def bench_data(tiny_params, tmp_path_factory):
+    """The folder that all parts read."""
+    folder = tmp_path_factory.mktemp("bench")
+    write_data(tiny_params, folder, frames=400, token_frames=400)
+    return folder
