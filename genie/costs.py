@@ -4,6 +4,7 @@ The models and optimizers are those that train, so a change of either changes th
 allocated: a step of any scale is counted on any machine, in seconds.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class StepCosts:
         weight_bytes: parameters in float32 and, with bf16, the copies to multiply by.
         gradient_bytes: in float32.
         optimizer_bytes: what the optimizers keep between steps.
-        activation_bytes: what forward keeps for backward. Without the scores of attention, which the fused kernels of
-            a GPU compute anew.
+        activation_bytes: what forward keeps for backward. Without the scores of attention.
+        score_bytes: those, which the CPU keeps, and the fused kernels of a GPU compute anew.
     """
 
     parameters: int
@@ -55,6 +56,7 @@ class StepCosts:
     gradient_bytes: int
     optimizer_bytes: int
     activation_bytes: int
+    score_bytes: int
 
 
 def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
@@ -132,7 +134,20 @@ def count_step(
         gradient_bytes=_bytes(parameter.grad for parameter in parameters),
         optimizer_bytes=sum(_bytes(values) for values in kept),
         activation_bytes=memory.activations,
+        score_bytes=memory.scores,
     )
+
+
+def si(value: float, unit: str = "") -> str:
+    """A number to three digits with a decimal prefix: `1.25 GB`."""
+    value = float(f"{value:.3g}")
+    power = max(0, min(6, math.floor(math.log10(value) / 3))) if value else 0
+    return f"{three_digits(value / 1000**power)} {'kMGTPE'[power - 1] if power else ''}{unit}".rstrip()
+
+
+def three_digits(value: float) -> str:
+    """A number to three digits, thousands set apart."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 class _Memory(TorchDispatchMode):
@@ -141,6 +156,7 @@ class _Memory(TorchDispatchMode):
     Attributes:
         weight_copies: bytes of the weights that were cast.
         activations: bytes of all others but weights and attention scores.
+        scores: bytes of those.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor]):
@@ -157,6 +173,10 @@ class _Memory(TorchDispatchMode):
     def activations(self) -> int:
         known = self._weights | self._copies.keys() | self._scores.keys()
         return sum(storage.nbytes() for key, storage in self._kept.items() if key not in known)
+
+    @property
+    def scores(self) -> int:
+        return sum(storage.nbytes() for key, storage in self._kept.items() if key in self._scores)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from genie.costs import TOKENS_A_FRAME, Model, StepCosts, step_costs, training_params
+from genie.costs import TOKENS_A_FRAME, Model, StepCosts, si, step_costs, three_digits, training_params
 from genie.data.episodes import FRAME_SHAPE
 from genie.params import Params
 from genie.stage import METRICS_FOLDER
@@ -157,7 +157,7 @@ def plan_tables(plan: Plan) -> str:
     """A plan for people: what it assumes, the trainings and the data, in Markdown."""
     devices = "1 device" if plan.devices == 1 else f"{plan.devices} devices"
     lines = [
-        f"Training on {devices} of {_three(plan.peak)} TFLOP/s, of which {plan.utilisation:.0%} are used, in "
+        f"Training on {devices} of {three_digits(plan.peak)} TFLOP/s, of which {plan.utilisation:.0%} are used, in "
         f"{plan.precision}:",
         "",
         "| model | parameters | frames a step | steps | FLOPs a step | by the optimizer | FLOPs in all | hours "
@@ -175,14 +175,14 @@ def plan_tables(plan: Plan) -> str:
             si(step_flops),
             f"{costs.optimizer_flops / step_flops:.0%}",
             si(model.flops),
-            _three(model.hours),
+            three_digits(model.hours),
             *(si(size, "B") for size in (model.bytes_alone, model.bytes_ddp, model.bytes_fsdp)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     parameters = sum(model.costs.parameters for model in plan.models)
     flops = sum(model.flops for model in plan.models)
     lines += [
-        f"| all | {si(parameters)} |  |  |  |  | {si(flops)} | {_three(plan.hours)} |  |  |  |",
+        f"| all | {si(parameters)} |  |  |  |  | {si(flops)} | {three_digits(plan.hours)} |  |  |  |",
         "",
         "| frames | as pixels | stored | tokens | latent actions |",
         "| ---: | ---: | ---: | ---: | ---: |",
@@ -190,14 +190,3 @@ def plan_tables(plan: Plan) -> str:
         f"| {si(plan.action_bytes, 'B')} |",
     ]
     return "\n".join(lines) + "\n"
-
-
-def si(value: float, unit: str = "") -> str:
-    """A number to three digits with a decimal prefix: `1.25 GB`."""
-    value = float(f"{value:.3g}")
-    power = max(0, min(6, math.floor(math.log10(value) / 3))) if value else 0
-    return f"{_three(value / 1000**power)} {'kMGTPE'[power - 1] if power else ''}{unit}".rstrip()
-
-
-def _three(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,.10g}"

@@ -20,6 +20,10 @@ def run_stage(name: str, main: Callable[[Params, Tracker], None]) -> None:
     """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow."""
     with faults_in_one_line(name):
         params = load_params()
+        if name.startswith("train_"):
+            from genie.budget import check_memory  # here, since torch takes seconds that `genie --help` need not
+
+            check_memory(name.removeprefix("train_"), params)
         with open_tracker(name, params) as tracker:
             main(params, tracker)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genie.costs import blank_batch, build, count_step, step_costs, training_params
+from genie.costs import blank_batch, build, count_step, si, step_costs, training_params
 
 MODELS = ("tokenizer", "probe", "lam", "dynamics")
 FLOAT = 4  # bytes
@@ -118,3 +118,10 @@ def test_a_batch_too_small_to_train_on_is_a_fault(tiny_params):
     lam = tiny_params.lam.model_copy(update={"batch_size": 1, "window": tiny_params.lam.history + 1})
     with pytest.raises(ValueError, match="more than 1 value"):
         step_costs("lam", tiny_params.model_copy(update={"lam": lam}))
+
+
+def test_numbers_have_three_digits():
+    shown = [si(value) for value in (0, 0.5, 7, 999.4, 999.6, 1.2345e6, 1e21, 1e24)]
+    assert shown == ["0", "0.5", "7", "999", "1 k", "1.23 M", "1,000 E", "1,000,000 E"]
+    assert si(1.25e9, "B") == "1.25 GB"
+    assert si(12, "B") == "12 B"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from genie.cli import app
 from genie.data.tokens import read_latent_actions, read_tokens, write_latent_actions, write_tokens
-from genie.plan import PlanError, make_plan, measured_bytes_per_frame, plan_tables, si
+from genie.plan import PlanError, make_plan, measured_bytes_per_frame, plan_tables
 from genie.scales import load_scale
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,13 +97,6 @@ def test_tables_are_markdown(plans):
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert [line.split()[1] for line in tables[0].splitlines()[2:]] == ["tokenizer", "probe", "lam", "dynamics", "all"]
-
-
-def test_numbers_have_three_digits():
-    shown = [si(value) for value in (0, 0.5, 7, 999.4, 999.6, 1.2345e6, 1e21, 1e24)]
-    assert shown == ["0", "0.5", "7", "999", "1 k", "1.23 M", "1,000 E", "1,000,000 E"]
-    assert si(1.25e9, "B") == "1.25 GB"
-    assert si(12, "B") == "12 B"
 
 
 def test_the_command_prints_the_tables_or_all_of_it(project, plans):

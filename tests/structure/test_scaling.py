@@ -11,9 +11,8 @@ from dvc.cli.parser import get_main_parser
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.costs import step_costs
+from genie.costs import si, step_costs
 from genie.params import load_params
-from genie.plan import si
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/scaling.md").read_text()
