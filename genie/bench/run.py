@@ -40,7 +40,7 @@ def bench(params: Params, only: Sequence[str] = ()) -> list[Figure]:
     """Measures the parts named, or all.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such part, or the machine is too busy to tell.
     """
     unknown = set(only) - set(PARTS)
     if unknown:

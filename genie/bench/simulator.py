@@ -48,11 +48,12 @@ def measure(params: Params, folder: Path) -> list[Figure]:
         with closing(simulator):
             seconds = take_turns({**sides, "bare": step}, ROUNDS)
     frames = (MANY - FEW) * params.collect.num_envs
-    speed = frames / (seconds["many"] - seconds["few"])
-    wide_speed = frames / (seconds["many wide"] - seconds["few wide"])
+    taken, taken_wide = seconds["many"] - seconds["few"], seconds["many wide"] - seconds["few wide"]
+    if min(taken, taken_wide) <= 0:
+        raise ValueError("too much else runs here to tell how fast frames are collected; try again when it has ended")
     return [
         Figure("simulator.frames_per_second", frames / seconds["bare"], "frames/s"),
-        Figure("collect.frames_per_second", speed, "frames/s", "simulator.frames_per_second"),
-        Figure("collect.envs_x2.frames_per_second", wide_speed, "frames/s", "collect.frames_per_second"),
+        Figure("collect.frames_per_second", frames / taken, "frames/s", "simulator.frames_per_second"),
+        Figure("collect.envs_x2.frames_per_second", frames / taken_wide, "frames/s", "collect.frames_per_second"),
         peak,
     ]

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+from genie.bench import simulator
 from genie.bench.data import GROWTH
 from genie.bench.figures import as_json, ratios
 from genie.bench.run import PARTS, bench
@@ -74,3 +75,9 @@ def test_a_process_returns_figures(tiny_params, tmp_path):
 def test_an_unknown_part_is_a_fault(tiny_params):
     with pytest.raises(ValueError, match=r"no part playing to measure \(there: machine, collect"):
         bench(tiny_params, ["playing"])
+
+
+def test_a_busy_machine_is_a_fault_in_one_line(tiny_rounds, tiny_params, tmp_path, monkeypatch):
+    monkeypatch.setattr("genie.bench.simulator.take_turns", lambda sides, rounds: dict.fromkeys(sides, 1.0))
+    with pytest.raises(ValueError, match="too much else runs here to tell how fast frames are collected"):
+        simulator.measure(tiny_params, tmp_path)
