@@ -30,6 +30,8 @@ def check_memory(model: Model, params: Params) -> None:
     costs = step_costs(model, params, bf16=resolve_precision(params.runtime, device) == "bf16")
     state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
     needed, batch = state + costs.activation_bytes, costs.activation_bytes
+    if device.type == "cuda" and params.runtime.strategy == "fsdp":
+        needed -= state - state // params.runtime.processes
     if device.type != "cuda":
         needed += costs.score_bytes + PROCESS_BYTES + (0 if model == "dynamics" else _held_bytes(params))
         batch += costs.score_bytes

@@ -81,7 +81,7 @@ def sample(
     ] = None,
     image: Annotated[Path | None, typer.Option(help="Start from any picture: its centre, 64x64.")] = None,
     frame: Annotated[
-        int | None, typer.Option(help="Start from this frame of data/frames/test.h5. Default: a lively one.")
+        int | None, typer.Option(help="Start from this frame of data/frames/test. Default: a lively one.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The GIF to write.")] = Path("sample.gif"),
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),

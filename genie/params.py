@@ -29,11 +29,14 @@ class Strict(BaseModel):
 
 
 class RuntimeParams(Strict):
-    """How to compute; only `precision` can change what is computed by more than rounding."""
+    """How to compute; only `precision` and, through the order of sums, `compile` decide the numbers."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
     threads: Annotated[int, Field(ge=0, le=1024)]
+    processes: Annotated[int, Field(ge=1, le=1024)]
+    strategy: Literal["ddp", "fsdp"]
 
 
 class SplitCounts(Strict):
@@ -55,6 +58,7 @@ class CollectParams(Strict):
     action_repeat: Annotated[int, Field(gt=0, le=64)]
     num_envs: Annotated[int, Field(gt=0, le=4096)]
     frames: SplitCounts
+    shard_frames: Count
     levels: SplitCounts
     compression: Literal["zstd", "lzf", "gzip", "none"]
     seed: Seed

@@ -19,7 +19,7 @@ from genie.data.motion import is_moving
 from genie.data.tokens import CacheFileError, read_latent_actions
 from genie.data.windows import read_windows, spread_starts, window_starts
 
-FRAMES = Path("data/frames/test.h5")
+FRAMES = Path("data/frames/test")
 LATENT_ACTIONS = Path("data/actions/test.h5")
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
 NUM_CLIPS = 64  # looked at for a lively one

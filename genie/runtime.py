@@ -1,22 +1,22 @@
-"""Where and how numbers are computed: device, precision and threads from one place, as an `Accelerator`."""
+"""Where and how numbers are computed: device, precision, compiler and threads from one place, as an `Accelerator`."""
 
 import os
+import sys
+import warnings
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch.distributed import DistError, init_device_mesh
 
 from genie.params import RuntimeParams
+from genie.processes import num_threads
+
+PATIENCE = timedelta(minutes=10)  # with processes that are not there yet, or validate while the others wait
 
 
 class RuntimeUnavailableError(ValueError):
     """The device or precision asked for is not to be had on this machine."""
-
-
-def num_threads(runtime: RuntimeParams) -> int:
-    """CPU threads to use: those asked for, or one a core this process may run on."""
-    if runtime.threads:
-        return runtime.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def resolve_device(runtime: RuntimeParams) -> torch.device:
@@ -44,16 +44,62 @@ def resolve_precision(runtime: RuntimeParams, device: torch.device) -> str:
     return "fp32"
 
 
-def make_accelerator(runtime: RuntimeParams) -> Accelerator:
-    """The one object that knows device and precision; also sets the number of CPU threads.
+def resolve_compiler(runtime: RuntimeParams, device: torch.device) -> str:
+    """`inductor`, or `no` where none is asked for or none works, which is told in one line on stderr."""
+    if not runtime.compile:
+        return "no"
+    # Or a compiled model draws other random numbers than one that is not.
+    torch._inductor.config.fallback_random = True
+    try:
+        # Without a cache that would hide that the compiler has gone.
+        torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})(torch.ones(8, device=device))
+    except Exception as error:  # whatever a compiler, its driver or torch may come up with
+        if os.environ.get("RANK", "0") == "0":
+            cause = " ".join(str(error).partition("\n\n")[0].split())[:200] or type(error).__name__
+            print(f"runtime.compile: no compiler works here ({cause}); training uncompiled", file=sys.stderr)
+        return "no"
+    return "inductor"
+
+
+def make_accelerator(runtime: RuntimeParams, *, training: bool = False) -> Accelerator:
+    """The one object that knows device, precision and compiler, and as `torch_device_mesh` the processes that shard a
+    model, if they do; also sets the number of CPU threads.
+
+    Args:
+        runtime: what is asked for.
+        training: whether it is to prepare a model, which alone is compiled: what measures or samples has other shapes.
 
     Raises:
-        RuntimeUnavailableError: the device named is not there.
+        RuntimeUnavailableError: the device named is not there, or this is one of several processes and cannot reach the
+            others.
     """
     device = resolve_device(runtime)
     # Before any thread is made, which takes over the setting: moments of gradients long gone would otherwise decay
     # into denormal numbers, on which a CPU is many times slower.
     torch.set_flush_denormal(True)
     torch.set_num_threads(num_threads(runtime))
+    if "LOCAL_RANK" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads(runtime))  # or accelerate sets another number
     precision = resolve_precision(runtime, device)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # accelerate knows no other name for it
+    try:
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            dynamo_backend=resolve_compiler(runtime, device) if training else "no",
+            # Buffers are the codebooks, which each update keeps alike in all processes.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
+        )
+    except DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RuntimeUnavailableError(
+            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} cannot reach the others at {where} "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    if training and runtime.strategy == "fsdp" and accelerator.num_processes > 1:
+        # Here, since accelerate itself shards over no CPUs.
+        accelerator.state.device_mesh = init_device_mesh(device.type, (accelerator.num_processes,))
+    return accelerator

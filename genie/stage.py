@@ -6,25 +6,37 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from genie.launch import LOST, is_launched, is_loss_of_others, launch, leave_fault
 from genie.params import Params, load_params
-from genie.training.tracking import Tracker, open_tracker
+from genie.training.tracking import NullTracker, Tracker, open_tracker
 
 METRICS_FOLDER = Path("data/metrics")
 CURVES_FOLDER = Path("data/curves")
 
 
-def run_stage(name: str, main: Callable[[Params, Tracker], None]) -> None:
-    """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow."""
+def run_stage(name: str, main: Callable[[Params, Tracker], None], *, in_processes: bool = False) -> None:
+    """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow.
+
+    Args:
+        name: the stage's, and of its module in `stages`.
+        main: what it does.
+        in_processes: whether `main` knows how to share its work; it runs in `runtime.processes` of them then, the first
+            of which alone is tracked.
+    """
     with faults_in_one_line(name):
         params = load_params()
-        if name.startswith("train_"):
+        if name.startswith("train_") and not is_launched():
             from genie.budget import check_memory  # here, since torch takes seconds that `genie --help` need not
 
             check_memory(name.removeprefix("train_"), params)
-        with open_tracker(name, params) as tracker:
+        if in_processes and params.runtime.processes > 1 and not is_launched():
+            launch(f"stages.{name}", params.runtime)
+            return
+        is_first = int(os.environ.get("RANK", 0)) == 0
+        with open_tracker(name, params) if is_first else nullcontext(NullTracker()) as tracker:
             main(params, tracker)
 
 
@@ -39,12 +51,20 @@ def faults_in_one_line(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
+        if not is_launched():
+            print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as fault:
         if os.environ.get("GENIE_TRACEBACK") == "1":
             raise
-        print(f"{program}: {_describe(fault)}", file=sys.stderr)
+        if not leave_fault(_describe(fault)):
+            print(f"{program}: {_describe(fault)}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as fault:
+        if not is_loss_of_others(fault):
+            raise
+        if not leave_fault(LOST):
+            print(f"{program}: {LOST}; run the same command again to continue", file=sys.stderr)
         sys.exit(1)
 
 

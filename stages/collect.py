@@ -1,20 +1,24 @@
-"""Plays the simulator and records the frames of every split: data/frames/{train,val,test}.h5."""
+"""Plays the simulator and records the frames of every split: data/frames/{train,val,test}/."""
 
 from time import perf_counter
 
-from genie.data.collect import collect
+from genie.data.collect import collect, collect_metrics
 from genie.params import Params
+from genie.processes import num_threads, rank
 from genie.stage import run_stage, write_metrics
 from genie.training.tracking import Tracker
 
 
 def main(params: Params, tracker: Tracker) -> None:
     start = perf_counter()
-    metrics = collect(params.collect, "data/frames", params.runtime.threads)
-    tracker.log_metrics({"collect/frames_per_second": metrics["frames"] / (perf_counter() - start)}, step=0)
+    num_frames = collect(params.collect, "data/frames", num_threads(params.runtime), resume=True)
+    if rank() > 0:
+        return
+    tracker.log_metrics({"collect/frames_per_second": num_frames / (perf_counter() - start)}, step=0)
+    metrics = collect_metrics("data/frames")
     write_metrics("collect", metrics)
     tracker.log_final(metrics)
 
 
 if __name__ == "__main__":
-    run_stage("collect", main)
+    run_stage("collect", main, in_processes=True)

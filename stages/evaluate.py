@@ -31,12 +31,12 @@ REPORT = Path("data/report")
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.evaluate
     accelerator = make_accelerator(params.runtime)
-    store = EpisodeStore("data/frames/test.h5")
+    store = EpisodeStore("data/frames/test")
     world = WorldModel.load("data/models", params.sampling, accelerator.device)
     lam = load_model("data/models/lam", LatentActionModel, accelerator.device)
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     learnt_from = world.dynamics.config
-    tokens = read_tokens("data/tokens/test.h5", learnt_from.tokenizer_fingerprint)
+    tokens = read_tokens("data/tokens/test", learnt_from.tokenizer_fingerprint)
     actions = read_latent_actions("data/actions/test.h5", learnt_from.lam_fingerprint)
     distances = [probe_distance(probe, settings.horizon)]
     if settings.i3d_weights:

@@ -22,7 +22,7 @@ LAM, ACTIONS = "data/models/lam", "data/actions"
 
 
 def main(params: Params, tracker: Tracker) -> None:
-    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in SPLITS}
+    stores = {split: EpisodeStore(f"data/frames/{split}") for split in SPLITS}
     if params.dynamics.actions is True:
         labels = {split: [true_actions_of(store)] for split, store in stores.items()}
         write(stores, labels, TRUE_ACTIONS, TRUE_BUTTONS)

@@ -2,7 +2,7 @@
 
 from shutil import copy
 
-from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
+from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
 from genie.data.windows import TokenWindows
 from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
 from genie.models.dynamics import build_dynamics
@@ -18,12 +18,12 @@ from genie.training.tracking import Tracker
 
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.dynamics
-    accelerator = make_accelerator(params.runtime)
-    known = cache_attributes("data/tokens/train.h5") | cache_attributes("data/actions/train.h5")
+    accelerator = make_accelerator(params.runtime, training=True)
+    known = token_attributes("data/tokens/train") | cache_attributes("data/actions/train.h5")
     known["grid"] = tuple(known["grid"])
     caches = {
         split: (
-            read_tokens(f"data/tokens/{split}.h5", known["tokenizer_fingerprint"]),
+            read_tokens(f"data/tokens/{split}", known["tokenizer_fingerprint"]),
             read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"]),
         )
         for split in ("train", "val", "test")
@@ -33,6 +33,8 @@ def main(params: Params, tracker: Tracker) -> None:
     dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_dynamics", settings, accelerator, known)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"]))
+    if not accelerator.is_main_process:
+        return
 
     with accelerator.autocast():
         metrics = evaluate_dynamics(model, *caches["test"], num_windows=1024)
@@ -45,4 +47,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_dynamics", main)
+    run_stage("train_dynamics", main, in_processes=True)

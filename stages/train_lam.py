@@ -24,14 +24,16 @@ NUM_WINDOWS = 6144
 
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.lam
-    accelerator = make_accelerator(params.runtime)
-    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    accelerator = make_accelerator(params.runtime, training=True)
+    stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     model = build_lam(settings)
     dataset = FrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_lam", settings, accelerator, stores["train"].attributes)
     validate = validate_lam(stores["val"], settings.window)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    if not accelerator.is_main_process:
+        return
 
     with accelerator.autocast():
         held_out = {
@@ -52,4 +54,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_lam", main)
+    run_stage("train_lam", main, in_processes=True)

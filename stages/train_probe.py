@@ -18,13 +18,15 @@ NUM_WINDOWS = 6144
 
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.lam.of_probe()
-    accelerator = make_accelerator(params.runtime)
-    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    accelerator = make_accelerator(params.runtime, training=True)
+    stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     model = build_probe(settings, num_classes=len(EFFECTIVE_ACTIONS))
     dataset = LabelledFrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_probe", settings, accelerator, stores["train"].attributes)
     validate = validate_probe(stores["val"], settings.window)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    if not accelerator.is_main_process:
+        return
 
     with accelerator.autocast():
         metrics = evaluate_probe(model, stores["test"], window=settings.window, num_windows=NUM_WINDOWS)
@@ -36,4 +38,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_probe", main)
+    run_stage("train_probe", main, in_processes=True)

@@ -15,13 +15,15 @@ from genie.training.tracking import Tracker
 
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.tokenizer
-    accelerator = make_accelerator(params.runtime)
-    stores = {split: EpisodeStore(f"data/frames/{split}.h5") for split in ("train", "val", "test")}
+    accelerator = make_accelerator(params.runtime, training=True)
+    stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     model = build_tokenizer(settings)
     dataset = FrameWindows(stores["train"], 1, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_tokenizer", settings, accelerator, stores["train"].attributes)
     validate = validate_tokenizer(stores["val"], tracker)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    if not accelerator.is_main_process:
+        return
 
     with accelerator.autocast():
         metrics = evaluate_tokenizer(model, stores["test"])
@@ -33,4 +35,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_tokenizer", main)
+    run_stage("train_tokenizer", main, in_processes=True)

@@ -36,6 +36,7 @@ TINY = {
     "collect": {
         "num_envs": 8,
         "frames": {"train": 600, "val": 250, "test": 250},
+        "shard_frames": 250,
         "levels": {"train": 40, "val": 20, "test": 20},
     },
     "tokenizer": {"width": 16, "num_blocks": 1, **TINY_TRAINING},
@@ -61,6 +62,7 @@ TINY = {
 
 def pytest_addoption(parser):
     parser.addoption("--write-golden", action="store_true", help="write tests/assets/losses anew")
+    parser.addoption("--kills", type=int, default=1, help="times that each training is killed (test_pipeline.py)")
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +81,9 @@ def tiny_params(tiny_tree) -> Params:
 @pytest.fixture(scope="session")
 def coinrun(tiny_params, tmp_path_factory) -> dict[str, EpisodeStore]:
     """A few hundred real frames a split."""
-    folder = tmp_path_factory.mktemp("coinrun")
+    folder = tmp_path_factory.mktemp("coinrun") / "frames"
     collect(tiny_params.collect, folder, num_threads=1)
-    return {split: EpisodeStore(folder / f"{split}.h5") for split in SPLITS}
+    return {split: EpisodeStore(folder / split) for split in SPLITS}
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +133,7 @@ def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
         save_model(root / "data/models" / model.kind, model)
     write_buttons(root / "data/models/dynamics", shared_world.buttons)
     YAML().dump(tiny_tree, root / "params.yaml")
-    (root / "data/frames").mkdir()
-    shutil.copy(store.path, root / "data/frames/test.h5")
+    shutil.copytree(store.path, root / "data/frames/test")
     actions = np.random.default_rng(0).integers(shared_world.num_actions, size=len(store)).astype(np.uint8)
     actions[[*store.episode_starts[1:] - 1, -1]] = NO_ACTION
     known = {"fingerprint": shared_world.dynamics.config.lam_fingerprint, "num_actions": shared_world.num_actions}

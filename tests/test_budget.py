@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from genie import budget
@@ -37,6 +39,17 @@ def test_it_needs_what_is_counted_and_no_byte_less(tiny_params, monkeypatch, mod
     monkeypatch.setattr(budget, "free_bytes", lambda device: needed - 1)
     with pytest.raises(MemoryBudgetError):
         check_memory(model, tiny_params)
+
+
+def test_a_gpu_holds_its_share_alone_of_what_is_sharded(tiny_params, monkeypatch):
+    costs = step_costs("dynamics", tiny_params)
+    state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
+    monkeypatch.setattr(budget, "resolve_device", lambda runtime: torch.device("cuda"))
+    monkeypatch.setattr(budget, "free_bytes", lambda device: state // 4 + costs.activation_bytes)
+    for strategy, does_fit in (("fsdp", nullcontext()), ("ddp", pytest.raises(MemoryBudgetError))):
+        runtime = tiny_params.runtime.model_copy(update={"strategy": strategy, "processes": 4})
+        with does_fit:
+            check_memory("dynamics", tiny_params.model_copy(update={"runtime": runtime}))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -26,6 +26,8 @@ class Hand(nn.Module):
 def newton_schulz(shape):
     """FLOPs that make one weight orthogonal."""
     small, large = sorted((shape[0], math.prod(shape[1:])))
+    if large >= 2 * small:  # by the Gram matrix: made once, four of five iterations of four products, applied once
+        return 2 * (2 * small * small * large + (1 + 4 * 4) * small**3)
     return 5 * 2 * (small * small * large + small**3 + small * small * large)
 
 

@@ -95,7 +95,7 @@ def test_what_lies_there_is_overwritten_if_it_is_a_world_and_else_not(pipeline):
     ("missing", "complaint"),
     [
         ("data/models/dynamics", "data/models/dynamics: no checkpoint here"),
-        ("data/frames/test.h5", "data/frames/test.h5: no such file"),
+        ("data/frames/test", "data/frames/test/00000.h5: no such file"),
         ("data/actions/test.h5", "data/actions/test.h5"),
     ],
 )

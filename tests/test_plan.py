@@ -8,7 +8,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.tokens import read_latent_actions, read_tokens, write_latent_actions, write_tokens
+from genie.data.shards import Shard
+from genie.data.tokens import read_latent_actions, read_token_shard, write_latent_actions, write_tokens
 from genie.plan import PlanError, make_plan, measured_bytes_per_frame, plan_tables
 from genie.scales import load_scale
 
@@ -62,9 +63,10 @@ def test_data_is_as_large_as_what_is_written(plans, tiny_params, tmp_path):
     plan, frames = plans[1], sum(count for _, count in tiny_params.collect.frames)
     assert (plan.frames, plan.raw_bytes, plan.stored_bytes) == (frames, frames * 64 * 64 * 3, frames * 1000)
     tokens, actions = np.zeros((frames, 256), np.uint16), np.zeros(frames, np.uint8)
-    write_tokens(tmp_path / "tokens.h5", [tokens], frames, fingerprint="", num_codes=2, grid=(16, 16))
+    shard = Shard("train", 0, 1, frames)
+    write_tokens(tmp_path / "00000.h5", [tokens], shard, fingerprint="", num_codes=2, grid=(16, 16))
     write_latent_actions(tmp_path / "actions.h5", [actions], frames, fingerprint="", num_actions=2)
-    assert plan.token_bytes == read_tokens(tmp_path / "tokens.h5").nbytes
+    assert plan.token_bytes == read_token_shard(tmp_path / "00000.h5").nbytes
     assert plan.action_bytes == read_latent_actions(tmp_path / "actions.h5").nbytes
 
 

@@ -1,21 +1,29 @@
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from genie.params import RuntimeParams
+from genie.processes import num_threads
 from genie.runtime import (
     RuntimeUnavailableError,
     make_accelerator,
-    num_threads,
     resolve_device,
     resolve_precision,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def runtime(device="auto", precision="auto", threads=0):
-    return RuntimeParams(device=device, precision=precision, threads=threads)
+
+def runtime(device="auto", precision="auto", compile=False, threads=0, processes=1):
+    return RuntimeParams(
+        device=device, precision=precision, compile=compile, threads=threads, processes=processes, strategy="ddp"
+    )
 
 
 @pytest.fixture
@@ -89,3 +97,58 @@ def test_an_accelerator_computes_as_told(precision, dtype, fresh_state):
     assert torch.get_num_threads() == 1
     with accelerator.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_only_a_training_that_asks_for_it_is_compiled(monkeypatch, fresh_state):
+    monkeypatch.setattr(torch, "compile", lambda function, options: function)
+    for asked, training, backend in [(True, True, "INDUCTOR"), (True, False, "NO"), (False, True, "NO")]:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = make_accelerator(runtime(device="cpu", precision="fp32", compile=asked), training=training)
+        assert accelerator.state.dynamo_plugin.backend.value == backend
+
+
+TRAIN = """
+import torch
+from genie.params import RuntimeParams
+from genie.runtime import make_accelerator
+runtime = RuntimeParams(device="cpu", precision="fp32", compile=True, threads=1, processes=1, strategy="ddp")
+accelerator = make_accelerator(runtime, training=True)
+model = accelerator.prepare(torch.nn.Linear(2, 2))
+accelerator.backward(model(torch.ones(1, 2)).sum())
+print("trained")
+"""
+
+
+def test_without_a_compiler_training_goes_on_and_one_line_tells_why():
+    environment = os.environ | {"CXX": "/nonexistent/compiler"}
+    command = [sys.executable, "-W", "ignore", "-c", TRAIN]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "trained\n"
+    [line] = run.stderr.splitlines()
+    assert line.startswith("runtime.compile: no compiler works here (")
+    assert line.endswith("; training uncompiled")
+
+
+ALONE = """
+from datetime import timedelta
+import genie.runtime
+from genie.params import load_params
+from genie.stage import faults_in_one_line
+genie.runtime.PATIENCE = timedelta(seconds=2)
+with faults_in_one_line("train_lam"):
+    genie.runtime.make_accelerator(load_params().runtime.model_copy(update={"device": "cpu"}))
+"""
+
+
+def test_a_process_that_reaches_no_other_says_so_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and listens to nobody
+        peers = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "WORLD_SIZE": "2"}
+        rank = {"RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+        run = subprocess.run(
+            [sys.executable, "-c", ALONE], env=os.environ | peers | rank, cwd=ROOT, capture_output=True, text=True
+        )
+    [line] = [line for line in run.stderr.splitlines() if line.startswith("train_lam:")]
+    assert line.startswith(f"train_lam: process 1 of 2 cannot reach the others at 127.0.0.1:{peers['MASTER_PORT']} (")
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr

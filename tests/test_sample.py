@@ -53,9 +53,9 @@ def trained(tmp_path_factory, tiny_tree):
     frames = np.zeros((NUM_FRAMES, 64, 64, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(NUM_FRAMES)  # too little to count as motion
     frames[LIVELY] = rng.integers(256, size=frames[LIVELY].shape)
-    (root / "data/frames").mkdir()
-    with h5py.File(root / "data/frames/test.h5", "w") as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION
+    (root / "data/frames/test").mkdir(parents=True)
+    with h5py.File(root / "data/frames/test/00000.h5", "w") as file:
+        file.attrs.update({"schema_version": SCHEMA_VERSION, "shard": 0, "num_shards": 1})
         file["frames"] = frames
         file["actions"] = np.zeros(NUM_FRAMES, np.uint8)
         file["episode_starts"] = np.array(EPISODE_STARTS, np.int64)
@@ -154,7 +154,7 @@ def test_what_is_known_of_the_prompt_is_heeded(world):
 def test_a_prompt_ends_at_its_frame_and_starts_in_the_same_episode(project, frame):
     prompt = held_out_prompt(frame, CONTEXT, LAM)
     start = max(EPISODE_STARTS[np.searchsorted(EPISODE_STARTS, frame, side="right") - 1], frame + 1 - CONTEXT)
-    with h5py.File("data/frames/test.h5") as file, h5py.File("data/actions/test.h5") as cache:
+    with h5py.File("data/frames/test/00000.h5") as file, h5py.File("data/actions/test.h5") as cache:
         assert np.array_equal(prompt.frames_THWC, file["frames"][start : frame + 1])
         assert np.array_equal(prompt.actions, cache["latent_actions"][start:frame])
     assert NO_ACTION not in prompt.actions
@@ -210,7 +210,7 @@ def test_actions_are_parsed():
     ("words", "complaint"),
     [
         (["--actions", "0,7"], "'7' is no latent action; this world has 0 to 2"),
-        (["--frame", NUM_FRAMES], "no frame 50: data/frames/test.h5 holds frames 0 to 49"),
+        (["--frame", NUM_FRAMES], "no frame 50: data/frames/test holds frames 0 to 49"),
         (["--frame", -1], "no frame -1"),
         (["--frame", 1, "--image", "my.png"], "--image and --frame exclude each other"),
         (["--out", "world.mp4"], "only GIFs are written"),
@@ -230,7 +230,7 @@ def test_a_fault_is_one_line(project, words, complaint):
 def test_without_held_out_frames_a_picture_still_works(project):
     shutil.rmtree("data/frames")
     Image.new("RGB", (64, 64), "red").save("my.png")
-    assert "data/frames/test.h5: no such file" in fault_of()
+    assert "data/frames/test/00000.h5: no such file" in fault_of()
     assert genie_sample("--actions", "0,1", "--image", "my.png").exit_code == 0
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from genie.costs import build
 from genie.data.collect import collect
 from genie.data.episodes import NO_ACTION
+from genie.data.shards import cut
 from genie.data.tokens import write_latent_actions, write_tokens
 from genie.params import CollectParams, Params, SplitCounts
-from genie.runtime import num_threads
+from genie.processes import num_threads
 
 GROWTH = 4
 FRAMES = 16384  # of `train`
@@ -35,14 +36,15 @@ def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames:
     known = build("dynamics", params).config
     rng = np.random.default_rng(0)
     for split, count in (("train", token_frames), ("val", token_frames // GROWTH)):
-        write_tokens(
-            folder / "tokens" / f"{split}.h5",
-            _random_tokens(rng, count, known.num_codes, math.prod(known.grid)),
-            count,
-            fingerprint="random",
-            num_codes=known.num_codes,
-            grid=known.grid,
-        )
+        for shard in cut(split, count, params.collect.shard_frames):
+            write_tokens(
+                folder / "tokens" / shard.name,
+                _random_tokens(rng, shard.num_frames, known.num_codes, math.prod(known.grid)),
+                shard,
+                fingerprint="random",
+                num_codes=known.num_codes,
+                grid=known.grid,
+            )
         actions = rng.integers(known.num_actions, size=count).astype(np.uint8)
         actions[LIFE - 1 :: LIFE] = actions[-1] = NO_ACTION
         path = folder / "actions" / f"{split}.h5"

@@ -30,8 +30,8 @@ def measure(params: Params, folder: Path) -> list[Figure]:
     """
     frames = params.lam.batch_size * params.lam.window
     token_frames = params.dynamics.batch_size * params.dynamics.window
-    stores = {split: EpisodeStore(folder / "frames" / f"{split}.h5") for split in SPLITS}
-    token_bytes = token_frames * read_tokens(folder / "tokens/train.h5")[0].nbytes
+    stores = {split: EpisodeStore(folder / "frames" / split) for split in SPLITS}
+    token_bytes = token_frames * read_tokens(folder / "tokens/train")[0].nbytes
     draws = {f"file {split}": _from_file(store, params.lam) for split, store in stores.items()}
     draws |= {f"held {split}": _held(store.path, params.lam) for split, store in stores.items()}
     draws |= {f"tokens {split}": _tokens(folder, split, params.dynamics) for split in SPLITS}
@@ -65,7 +65,7 @@ def _held(path: Path, params: ProbeParams) -> Draw:
 
 
 def _tokens(folder: Path, split: str, params: DynamicsParams) -> Draw:
-    caches = read_tokens(folder / "tokens" / f"{split}.h5"), read_latent_actions(folder / "actions" / f"{split}.h5")
+    caches = read_tokens(folder / "tokens" / split), read_latent_actions(folder / "actions" / f"{split}.h5")
     return _in_order(TokenWindows(*caches, params.window, params.batch_size, params.seed, WITHOUT_END))
 
 

@@ -9,35 +9,37 @@ from genie.bench.data import collect_quietly
 from genie.bench.figures import Figure
 from genie.bench.memory import peak_memory
 from genie.bench.timing import take_turns
-from genie.data.collect import simulator_of
+from genie.data.collect import shards_of, simulator_of
 from genie.params import CollectParams, Params, SplitCounts
-from genie.runtime import num_threads
+from genie.processes import num_threads
 
 ROUNDS = 3
 FEW, MANY = 32, 128  # recorded frames an environment
+ONE_SHARD = 10**9  # frames, more than any split has: one simulator plays them all, as the bare one does
 ALL_BUFFERS = 320  # more than the longest life, so that whatever is buffered has been
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
     """Recorded frames a second once all is under way: what many frames take longer than few."""
     threads = num_threads(params.runtime)
-    wide = params.collect.model_copy(update={"num_envs": 2 * params.collect.num_envs})
+    single = params.collect.model_copy(update={"shard_frames": ONE_SHARD})
+    wide = single.model_copy(update={"num_envs": 2 * single.num_envs})
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
 
         def collecting(settings: CollectParams, frames: int) -> Callable[[], None]:
             least = 2 * settings.num_envs
             counts = SplitCounts(train=frames * params.collect.num_envs, val=least, test=least)
-            return lambda: collect_quietly(settings, counts, Path(scratch), threads)
+            return lambda: collect_quietly(settings, counts, Path(scratch) / "frames", threads)
 
-        collecting(params.collect, ALL_BUFFERS)()
+        collecting(single, ALL_BUFFERS)()
         peak = peak_memory("collect", beside="machine.peak_memory")
         sides = {
-            "few": collecting(params.collect, FEW),
-            "many": collecting(params.collect, MANY),
+            "few": collecting(single, FEW),
+            "many": collecting(single, MANY),
             "few wide": collecting(wide, FEW),
             "many wide": collecting(wide, MANY),
         }
-        simulator, policy = simulator_of(params.collect, "train", threads)
+        simulator, policy = simulator_of(single, shards_of(single, "train")[0], threads)
         held = [policy() for _ in range(MANY - FEW)]
 
         def step() -> None:

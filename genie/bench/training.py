@@ -139,6 +139,6 @@ def model_and_data(
     settings, model = getattr(params, name), build(name, params)
     drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":
-        caches = read_tokens(folder / "tokens/train.h5"), read_latent_actions(folder / "actions/train.h5")
+        caches = read_tokens(folder / "tokens/train"), read_latent_actions(folder / "actions/train.h5")
         return model, TokenWindows(*caches, settings.window, *drawn)
-    return model, FrameWindows(EpisodeStore(folder / "frames/train.h5"), getattr(settings, "window", 1), *drawn)
+    return model, FrameWindows(EpisodeStore(folder / "frames/train"), getattr(settings, "window", 1), *drawn)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genie.data.collect import simulator_of
+from genie.data.collect import shards_of, simulator_of
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, Simulator, effective_action
 from genie.params import CollectParams
@@ -38,7 +38,7 @@ class Branches:
 
 
 def play_branches(params: CollectParams, split: str, num_states: int, past_frames: int) -> Branches:
-    """Plays a split anew, as `collect` did, and branches it now and then.
+    """Plays the first shard of a split anew, as `collect` did, and branches it now and then.
 
     States with less than `past_frames` behind them in this life are left out, and so are those from which some
     action ends the life: its next frame would be of another level.
@@ -52,7 +52,7 @@ def play_branches(params: CollectParams, split: str, num_states: int, past_frame
     """
     stride = past_frames + FRAMES_BETWEEN
     max_played = MAX_PLAYED * stride * -(-num_states // params.num_envs)
-    simulator, policy = simulator_of(params, split)
+    simulator, policy = simulator_of(params, shards_of(params, split)[0])
     with closing(simulator):
         past, taken = deque(maxlen=past_frames), deque(maxlen=past_frames - 1)
         age = np.zeros(params.num_envs, int)

@@ -2,18 +2,30 @@
 
 import math
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tqdm import tqdm
 
 from genie.data.bursts import Bursts
-from genie.data.episodes import FRAME_SHAPE, SPLITS, EpisodeStore, EpisodeWriter
+from genie.data.episodes import (
+    FRAME_SHAPE,
+    SCHEMA_VERSION,
+    SPLITS,
+    EpisodeFile,
+    EpisodeFileError,
+    EpisodeStore,
+    EpisodeWriter,
+)
 from genie.data.files import writing_hdf5
 from genie.data.motion import is_moving
+from genie.data.resume import resume_folder
+from genie.data.shards import Shard, cut, share_of
+from genie.data.sharing import write_shards
 from genie.data.simulator import ACTION_OF_EFFECT, NUM_ACTIONS, Simulator, distribution
 from genie.params import CollectParams
-from genie.progress import progress
 
 MAX_EPISODE_FRAMES = 256  # longer lives are cut: memory stays bounded, and few windows are lost
 BUFFER_BYTES = 2**28  # of frames whose episode goes on; cuts earlier where there are many environments
@@ -72,32 +84,53 @@ class Policy:
         return np.searchsorted(self._thresholds, self._rng.random(count), side="right")
 
 
-def collect(params: CollectParams, folder: str | Path, num_threads: int = 0) -> dict[str, int | float]:
-    """Records every split as `folder/<split>.h5` and measures what came out.
+def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, resume: bool = False) -> int:
+    """Records every split, as shards `folder/<split>/<shard>.h5`; of several processes each records some.
 
     Args:
-        num_threads: of the simulator; 0 takes one a core. The same params give the same bytes for any number.
+        folder: what was there is replaced.
+        num_threads: of the simulator; 0 takes one a core. The same params give the same bytes for any number, and for
+            any number of processes.
+        resume: whether to go on from the shards that an interrupted call has finished; only so may several processes
+            call.
 
     Returns:
-        `frames`, `episodes` and `levels` (those seen) over all splits, `bytes_per_frame` on disk, and
-        `moving_fraction`, the share of the test split's transitions that `is_moving`.
+        Frames recorded now, by all processes.
 
     Raises:
         CollectError: the params cannot be played; said before anything is.
+        SharingError: there are more processes than shards; said as early.
     """
     _check(params)
-    paths = {split: Path(folder) / f"{split}.h5" for split in SPLITS}
-    for split, path in paths.items():
-        _collect_split(params, split, path, num_threads)
-    stores = {split: EpisodeStore(path) for split, path in paths.items()}
+    shards = [shard for split in SPLITS for shard in shards_of(params, split)]
+    record = partial(_collect_shard, params, num_threads)
+    write = partial(write_shards, folder, shards, is_finished=partial(_is_finished, params), write=record)
+    if resume:
+        identity = {"params": params.model_dump(), "schema_version": SCHEMA_VERSION, **distribution()}
+        return write(resume_folder("collect", identity), name="collect")
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".collect-", dir=Path(folder).parent) as scratch:
+        return write(Path(scratch) / "frames", name="collect")
+
+
+def collect_metrics(folder: str | Path) -> dict[str, int | float]:
+    """What came out: `frames`, `episodes` and `levels` (those seen) over all splits, `bytes_per_frame` on disk, and
+    `moving_fraction`, the share of the test split's transitions that `is_moving`."""
+    stores = {split: EpisodeStore(Path(folder) / split) for split in SPLITS}
     num_frames = sum(store.num_frames for store in stores.values())
+    num_bytes = sum(file.path.stat().st_size for store in stores.values() for file in store.files)
     return {
         "frames": num_frames,
         "episodes": sum(len(store.episode_starts) for store in stores.values()),
         "levels": sum(len(np.unique(store.level_seeds)) for store in stores.values()),
-        "bytes_per_frame": sum(path.stat().st_size for path in paths.values()) / num_frames,
+        "bytes_per_frame": num_bytes / num_frames,
         "moving_fraction": moving_fraction(stores["test"]),
     }
+
+
+def shards_of(params: CollectParams, split: str) -> list[Shard]:
+    """Those that a split is recorded as."""
+    return cut(split, getattr(params.frames, split), params.shard_frames)
 
 
 def moving_fraction(store: EpisodeStore) -> float:
@@ -118,23 +151,41 @@ def _check(params: CollectParams) -> None:
                 f"{params.num_envs} environments; ask for at least {2 * params.num_envs} or lower "
                 "collect.num_envs"
             )
+        shards, num_levels = shards_of(params, split), getattr(params.levels, split)
+        fewest = min(shard.num_frames for shard in shards)
+        if fewest < 2 * params.num_envs:
+            raise CollectError(
+                f"collect.shard_frames: {params.shard_frames} leave a shard of {split} {fewest} frames, which cannot "
+                f"hold a transition of each of {params.num_envs} environments; ask for at least "
+                f"{4 * params.num_envs} or lower collect.num_envs"
+            )
+        if num_levels < len(shards):
+            raise CollectError(
+                f"collect.levels.{split}: {num_levels} levels are too few for {len(shards)} shards, none of which "
+                f"shares its own; ask for at least {len(shards)} or raise collect.shard_frames"
+            )
     num_levels = sum(count for _, count in params.levels)
     if num_levels >= 2**31:
         raise CollectError(f"collect.levels: {num_levels} in all, but the simulator knows {2**31 - 1}; ask for fewer")
 
 
-def _levels_and_seeds(params: CollectParams, split: str) -> dict[str, int]:
-    index = SPLITS.index(split)
+def _levels_and_seeds(params: CollectParams, shard: Shard) -> dict[str, int]:
+    split = SPLITS.index(shard.split)
+    start = sum(getattr(params.levels, earlier) for earlier in SPLITS[:split])
+    levels = share_of(shard.index, shard.count, getattr(params.levels, shard.split))
+    # Seeds of 31 bits, as many as the simulator takes.
+    simulator_seed, policy_seed = np.random.SeedSequence([params.seed, split, shard.index]).generate_state(2) >> 1
     return {
-        "start_level": sum(getattr(params.levels, earlier) for earlier in SPLITS[:index]),
-        "num_levels": getattr(params.levels, split),
-        **_draw_seeds(params.seed, index),
+        "start_level": start + levels.start,
+        "num_levels": len(levels),
+        "simulator_seed": int(simulator_seed),
+        "policy_seed": int(policy_seed),
     }
 
 
-def simulator_of(params: CollectParams, split: str, num_threads: int = 0) -> tuple[Simulator, Policy]:
-    """The simulator and the policy whose play makes a split: stepped together, they play it again."""
-    played = _levels_and_seeds(params, split)
+def simulator_of(params: CollectParams, shard: Shard, num_threads: int = 0) -> tuple[Simulator, Policy]:
+    """The simulator and the policy whose play makes a shard: stepped together, they play it again."""
+    played = _levels_and_seeds(params, shard)
     simulator = Simulator(
         env_name=params.env_name,
         distribution_mode=params.distribution_mode,
@@ -149,16 +200,27 @@ def simulator_of(params: CollectParams, split: str, num_threads: int = 0) -> tup
     return simulator, Policy(params, played["policy_seed"])
 
 
-def _collect_split(params: CollectParams, split: str, path: Path, num_threads: int) -> None:
-    simulator, policy = simulator_of(params, split, num_threads)
-    num_frames = getattr(params.frames, split)
-    attributes = {"split": split, **_levels_and_seeds(params, split), **_flat(params), **distribution()}
+def _attributes(params: CollectParams, shard: Shard) -> dict:
+    played = _levels_and_seeds(params, shard)
+    return {"split": shard.split, **shard.attributes, **played, **_flat(params), **distribution()}
+
+
+def _is_finished(params: CollectParams, shard: Shard, path: Path) -> bool:
+    try:
+        file = EpisodeFile(path)
+    except EpisodeFileError:
+        return False
+    wanted = {"schema_version": SCHEMA_VERSION, **_attributes(params, shard)}
+    return file.num_frames == shard.num_frames and file.attributes == wanted
+
+
+def _collect_shard(params: CollectParams, num_threads: int, shard: Shard, path: Path, bar: tqdm) -> None:
+    simulator, policy = simulator_of(params, shard, num_threads)
     with (
         closing(simulator),
         closing(Bursts(simulator, num_threads)) as bursts,
         writing_hdf5(path) as file,
-        progress(name=f"collect {split}", total=num_frames, unit="frame") as bar,
-        EpisodeWriter(file, num_frames, params.compression, attributes) as writer,
+        EpisodeWriter(file, shard.num_frames, params.compression, _attributes(params, shard)) as writer,
     ):
         _record(bursts, policy, writer, bar)
         writer.finish()
@@ -202,14 +264,8 @@ def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) ->
             lengths = step - starts
             end_lives(np.flatnonzero((new | (lengths == limits)) & (lengths > 0)), step)
             seeds = new_seeds
-        bar.update(is_new.size)
+        bar.update(min(is_new.size, writer.num_frames - start * num_envs))
     end_lives(np.arange(num_envs), num_steps)
-
-
-def _draw_seeds(seed: int, split_index: int) -> dict[str, int]:
-    """Seeds of 31 bits, as many as the simulator takes."""
-    simulator_seed, policy_seed = np.random.SeedSequence([seed, split_index]).generate_state(2) >> 1
-    return {"simulator_seed": int(simulator_seed), "policy_seed": int(policy_seed)}
 
 
 def _flat(params: CollectParams) -> dict:

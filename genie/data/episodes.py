@@ -1,4 +1,6 @@
-"""The HDF5 episode store: every frame of a split in one flat dataset, episode after episode.
+"""The HDF5 episode store: a split's frames, episode after episode, in a folder of shards.
+
+Each shard is a file:
 
 | dataset | shape, type | |
 |---|---|---|
@@ -7,7 +9,8 @@
 | `episode_starts` | `(E,)` int64 | ascending, the first is 0 |
 | `level_seeds` | `(E,)` int64 | the level each episode was played in |
 
-An episode holds only frames in a row inside one level life: no reset, death or change of level inside.
+An episode holds only frames in a row inside one level life: no reset, death or change of level inside. None goes on in
+another shard.
 """
 
 import math
@@ -22,10 +25,12 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
+
 SPLITS = ("train", "val", "test")
 FRAME_SHAPE = (64, 64, 3)
 NO_ACTION = 255  # index contract: actions[t] takes frame t to t + 1, and no frame follows an episode's last
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHUNK_FRAMES = 16
 BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again
 HELD_BYTES = 2 << 30  # of decompressed frames, up to which training keeps them all in memory
@@ -39,7 +44,7 @@ FILTERS = {
 
 
 class EpisodeFileError(ValueError):
-    """A file is not a whole episode store of this schema; the message names it and the fix."""
+    """A file is no whole shard of this schema, or does not belong to the others; the message names it and the fix."""
 
 
 class EpisodeWriter:
@@ -127,26 +132,27 @@ class EpisodeWriter:
         return frames  # to be filled again: fresh memory would cost as much as the copy into it
 
 
-class EpisodeStore:
-    """A split's frames, read in slices.
+class EpisodeFile:
+    """One shard's frames, read in slices.
 
-    The file is opened on the first read in each process, so a store can be pickled and forked.
+    The file is opened on the first read in each process, so it can be pickled and forked.
 
     Attributes:
+        path: of the file.
         num_frames: N.
         episode_starts: `(E,)` int64.
         level_seeds: `(E,)` int64.
-        attributes: of the file: the collect params, split, seeds and simulator.
+        attributes: of the file: which shard of how many, the collect params, split, levels, seeds and simulator.
 
     Raises:
-        EpisodeFileError: the file is missing, truncated, not an episode store or of another schema.
+        EpisodeFileError: the file is missing, truncated, not a shard of episodes or of another schema.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise self._fault("no such file")
-        self._pid, self._file, self._held = None, None, None
+            raise _fault(self.path, "no such file")
+        self._pid, self._file = None, None
         with self._faults(), h5py.File(self.path, "r") as file:
             self._check(file)
             self.attributes = {key: _plain(value) for key, value in file.attrs.items()}
@@ -154,11 +160,97 @@ class EpisodeStore:
             self.episode_starts = file["episode_starts"][:]
             self.level_seeds = file["level_seeds"][:]
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_pid": None, "_file": None}
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames `start <= t < stop` as `(stop - start, 64, 64, 3)` uint8."""
+        frames = np.empty((stop - start, *FRAME_SHAPE), np.uint8)
+        self.read_into(frames, start)
+        return frames
+
+    def read_into(self, frames: np.ndarray, start: int) -> None:
+        """Fills `frames` with those from `start` on."""
+        if len(frames):
+            with self._faults():
+                self._open()["frames"].read_direct(frames, np.s_[start : start + len(frames)])
+
+    def actions(self) -> np.ndarray:
+        """All simulator actions, `(N,)` uint8."""
+        with self._faults():
+            return self._open()["actions"][:]
+
+    def _open(self) -> h5py.File:
+        if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
+            self._pid, self._file = os.getpid(), h5py.File(self.path, "r")
+        return self._file
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError) as error:
+            cause = " ".join(str(error).split())
+            raise _fault(self.path, f"truncated or not an episode file ({cause})") from None
+
+    def _check(self, file: h5py.File) -> None:
+        version = file.attrs["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise _fault(self.path, f"schema version {version}, but this code reads {SCHEMA_VERSION}")
+        num_frames, num_episodes = len(file["frames"]), len(file["episode_starts"])
+        for name, shape, dtype in (
+            ("frames", (num_frames, *FRAME_SHAPE), np.uint8),
+            ("actions", (num_frames,), np.uint8),
+            ("episode_starts", (num_episodes,), np.int64),
+            ("level_seeds", (num_episodes,), np.int64),
+        ):
+            found = file[name]
+            if found.shape != shape or found.dtype != dtype:
+                raise _fault(self.path, f"`{name}` is {found.dtype} {found.shape}, not {np.dtype(dtype)} {shape}")
+        starts = file["episode_starts"][:]
+        if num_episodes == 0 or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= num_frames:
+            raise _fault(self.path, "`episode_starts` does not ascend from 0")
+        if file.attrs["num_shards"] <= file.attrs["shard"]:
+            raise _fault(self.path, f"shard {file.attrs['shard']} of {file.attrs['num_shards']}")
+
+
+class EpisodeStore:
+    """A split's frames, read in slices: its shards as one.
+
+    Files are opened on the first read in each process, so a store can be pickled and forked.
+
+    Attributes:
+        path: the folder of the split.
+        files: its shards, in order.
+        num_frames: N, of all shards.
+        episode_starts: `(E,)` int64.
+        level_seeds: `(E,)` int64.
+        attributes: what all shards say alike: the collect params, split, simulator and number of shards.
+
+    Raises:
+        EpisodeFileError: a shard is missing, truncated, not a shard of episodes or of another schema, or the shards do
+            not belong together.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self._held = Path(path), None
+        first = EpisodeFile(self.path / shard_file(0))
+        others = range(1, first.attributes["num_shards"])
+        self.files = [first, *(EpisodeFile(self.path / shard_file(index)) for index in others)]
+        check_set(self.path, [file.attributes for file in self.files], _fault)
+        self.attributes = {key: value for key, value in first.attributes.items() if key not in OWN_ATTRIBUTES}
+        self._stops = np.cumsum([file.num_frames for file in self.files])
+        self._starts = self._stops - [file.num_frames for file in self.files]
+        self.num_frames = int(self._stops[-1])
+        starts = [file.episode_starts + start for file, start in zip(self.files, self._starts, strict=True)]
+        self.episode_starts = np.concatenate(starts)
+        self.level_seeds = np.concatenate([file.level_seeds for file in self.files])
+
     def __len__(self) -> int:
         return self.num_frames
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pid": None, "_file": None, "_held": None}
+        return {**self.__dict__, "_held": None}
 
     def hold(self) -> bool:
         """Reads all frames into memory, if they take no more than `HELD_BYTES` there; returns whether they are.
@@ -175,51 +267,27 @@ class EpisodeStore:
             raise IndexError(f"{self.path}: frames {start}:{stop} asked of {self.num_frames}")
         if self._held is not None:
             return self._held[start:stop].copy()
-        with self._faults():
-            return self._open()["frames"][start:stop]
+        frames = np.empty((stop - start, *FRAME_SHAPE), np.uint8)
+        position = start
+        while position < stop:
+            shard = np.searchsorted(self._stops, position, side="right")
+            end = min(stop, self._stops[shard])
+            self.files[shard].read_into(frames[position - start : end - start], position - self._starts[shard])
+            position = end
+        return frames
 
     def actions(self) -> np.ndarray:
         """All simulator actions, `(N,)` uint8; for evaluation, its probe and the upper bound only."""
-        with self._faults():
-            return self._open()["actions"][:]
+        return np.concatenate([file.actions() for file in self.files])
 
     def episode_slices(self) -> list[slice]:
         """The frames of each episode."""
         stops = [*self.episode_starts[1:], self.num_frames]
         return [slice(int(start), int(stop)) for start, stop in zip(self.episode_starts, stops, strict=True)]
 
-    def _open(self) -> h5py.File:
-        if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
-            self._pid, self._file = os.getpid(), h5py.File(self.path, "r")
-        return self._file
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, KeyError) as error:
-            raise self._fault(f"truncated or not an episode file ({' '.join(str(error).split())})") from None
-
-    def _fault(self, cause: str) -> EpisodeFileError:
-        return EpisodeFileError(f"{self.path}: {cause}; collect it again with `dvc repro -f collect`")
-
-    def _check(self, file: h5py.File) -> None:
-        version = file.attrs["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise self._fault(f"schema version {version}, but this code reads {SCHEMA_VERSION}")
-        num_frames, num_episodes = len(file["frames"]), len(file["episode_starts"])
-        for name, shape, dtype in (
-            ("frames", (num_frames, *FRAME_SHAPE), np.uint8),
-            ("actions", (num_frames,), np.uint8),
-            ("episode_starts", (num_episodes,), np.int64),
-            ("level_seeds", (num_episodes,), np.int64),
-        ):
-            found = file[name]
-            if found.shape != shape or found.dtype != dtype:
-                raise self._fault(f"`{name}` is {found.dtype} {found.shape}, not {np.dtype(dtype)} {shape}")
-        starts = file["episode_starts"][:]
-        if num_episodes == 0 or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= num_frames:
-            raise self._fault("`episode_starts` does not ascend from 0")
+def _fault(path: Path, cause: str) -> EpisodeFileError:
+    return EpisodeFileError(f"{path}: {cause}; collect it again with `dvc repro -f collect`")
 
 
 def _plain(value):

@@ -59,7 +59,8 @@ def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.
 class _Windows(Dataset):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
-    So a run's position in its data is its step, and the number of loader workers changes nothing.
+    So a run's position in its data is its step, and the number of loader workers changes nothing. Nor does the number
+    of ranks: each draws the whole batch and reads its share of it.
 
     Attributes:
         in_memory: whether drawing a batch is a copy; if not, files are read, which a worker had better do.
@@ -73,6 +74,20 @@ class _Windows(Dataset):
         self.batch_size = batch_size
         self.seed = seed
         self.num_batches = num_batches
+        self._share = slice(None)
+
+    def take_share(self, rank: int, num_ranks: int) -> None:
+        """From now on a batch is this rank's rows of it.
+
+        Raises:
+            WindowError: the ranks cannot share a batch alike.
+        """
+        if self.batch_size % num_ranks:
+            raise WindowError(
+                f"batch_size {self.batch_size} cannot be shared alike by {num_ranks} processes; make it a multiple"
+            )
+        size = self.batch_size // num_ranks
+        self._share = slice(rank * size, (rank + 1) * size)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -80,7 +95,7 @@ class _Windows(Dataset):
     def _draw(self, step: int) -> np.ndarray:
         if not 0 <= step < self.num_batches:
             raise IndexError(f"batch {step} of {self.num_batches}")
-        return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)
+        return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)[self._share]
 
 
 class FrameWindows(_Windows):
@@ -110,7 +125,7 @@ class TokenWindows(_Windows):
     `dataset[step]` is `{"tokens_BTN", "actions_BS"}`, both int64; `actions_BS[:, s]` takes frame s to s + 1.
 
     Args:
-        tokens: `(num_frames, N)` uint16, in memory or mapped.
+        tokens: `(num_frames, N)` uint16, in memory or as `genie.data.tokens.Tokens`.
         latent_actions: `(num_frames,)` uint8; its `NO_ACTION`s mark where episodes end.
         window: T.
         batch_size: B, drawn with replacement.

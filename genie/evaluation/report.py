@@ -16,6 +16,7 @@ from genie.data.branches import Branches
 from genie.data.buttons import Button
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.tokens import Tokens
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import action_table
 from genie.evaluation.counterfactual import Counterfactuals, confusion
@@ -46,7 +47,7 @@ def write_report(
     folder: Path,
     world: WorldModel,
     store: EpisodeStore,
-    tokens: np.ndarray,
+    tokens: Tokens,
     latent_actions: np.ndarray,
     rollouts: Rollouts,
     drift: Rollouts,
@@ -60,7 +61,7 @@ def write_report(
     `horizon_{all,moving}.csv`; for each prompt i `dream_<i>.gif`, `actions_<i>.gif`, `actions_<i>.png`.
 
     Args:
-        tokens: `(N, ...)` and latent_actions: `(N,)`, those of the whole split.
+        tokens, latent_actions: those of the whole split, the latter `(N,)`.
         rollouts: what was measured on the split.
         drift: the same, of longer clips: what is tabulated against horizon.
         seed: of sampling.
@@ -68,7 +69,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     moving = {"all": False, "moving": True}
     write_horizon(folder, {name: horizon_table(drift, moving=only) for name, only in moving.items()})
-    write_codebook(folder, count_codes(tokens, world.tokenizer.num_codes))
+    write_codebook(folder, sum(count_codes(shard, world.tokenizer.num_codes) for shard in tokens.shards))
     write_action_table(folder, action_table(latent_actions, store.actions(), world.num_actions))
     shown = spread_starts(rollouts.starts, NUM_RECONSTRUCTIONS)
     frames_BHWC = torch.from_numpy(read_windows(store, shown, 1)[:, 0]).to(world.device)

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
+from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.params import DynamicsParams
 
@@ -138,6 +139,8 @@ class Dynamics(nn.Module):
         logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
+        if self.training:
+            loss = loss * share_of_ranks(mask_BSN.sum())
         metrics = {"cross_entropy": loss.detach()}
         if not self.training:
             metrics["token_accuracy"] = (logits_BSNK.argmax(-1) == targets_BSN)[mask_BSN].float().mean()
@@ -273,15 +276,22 @@ class Dynamics(nn.Module):
         """Where to mask: each frame at its own rate, U(min_mask_rate, 1), or wholly, as sampling begins."""
         if not self.training:
             return torch.ones_like(targets_BSN, dtype=torch.bool)
-        rate_BS1 = torch.empty_like(targets_BSN[..., :1], dtype=torch.float32).uniform_(self.config.min_mask_rate, 1)
-        whole_BS1 = torch.rand_like(rate_BS1) < self.config.full_mask_share
-        return (torch.rand_like(targets_BSN, dtype=torch.float32) < rate_BS1) | whole_BS1
+        draw_BS1, whole_BS1 = _uniform(targets_BSN[..., :1]), _uniform(targets_BSN[..., :1])
+        rate_BS1 = self.config.min_mask_rate + (1 - self.config.min_mask_rate) * draw_BS1
+        return (_uniform(targets_BSN) < rate_BS1) | (whole_BS1 < self.config.full_mask_share)
 
     def _add_noise(self, tokens_BSN: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return tokens_BSN
-        noisy_BSN = torch.rand_like(tokens_BSN, dtype=torch.float32) < self.config.context_noise
-        return torch.where(noisy_BSN, torch.randint_like(tokens_BSN, self.config.num_codes), tokens_BSN)
+        noisy_BSN = _uniform(tokens_BSN) < self.config.context_noise
+        shape = (num_ranks() * len(tokens_BSN), *tokens_BSN.shape[1:])
+        tokens = torch.randint(self.config.num_codes, shape, device=tokens_BSN.device)
+        return torch.where(noisy_BSN, my_share(tokens), tokens_BSN)
+
+
+def _uniform(like: torch.Tensor) -> torch.Tensor:
+    """Drawn from [0, 1), of the shape and on the device of another tensor whose first axis is this rank's batch."""
+    return my_share(torch.rand(num_ranks() * len(like), *like.shape[1:], device=like.device))
 
 
 def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device | str | None = None) -> torch.Tensor:

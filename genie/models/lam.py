@@ -18,6 +18,7 @@ from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock, activation
 from genie.models.motion_encoder import PATCH, PATCH_DIM, MotionEncoder, histories, to_patches
 from genie.models.quantizer import VectorQuantizer, code_statistics
+from genie.models.ranks import BatchNorm
 from genie.params import LamParams
 
 # A transition in which nothing moves must not weigh without bound; 1e-3 is the change of a small sprite's step.
@@ -54,9 +55,9 @@ class LatentActionModel(nn.Module):
         width = config.width
         self.encoder = MotionEncoder(config.history, width, config.num_blocks)
         self.encoder_out = nn.Sequential(
-            nn.Linear(self.encoder.dim, config.code_dim),
+            nn.Linear(self.encoder.dim, config.code_dim, bias=False),
             # Held still about zero: outputs that drift together would all end at one code.
-            nn.BatchNorm1d(config.code_dim, affine=False),
+            BatchNorm(config.code_dim, affine=False),
         )
         self.quantizer = VectorQuantizer(
             config.num_actions, config.code_dim, config.commitment_weight, config.ema_decay

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from genie.models.ranks import num_ranks, rows_of_all_ranks, sum_over_ranks
+
 
 class FSQ(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505, section 3.1).
@@ -102,11 +104,13 @@ class VectorQuantizer(nn.Module):
     def _update(self, z_MD: torch.Tensor, codes_M: torch.Tensor) -> None:
         count_K = torch.bincount(codes_M, minlength=self.num_codes)
         sum_KD = torch.zeros_like(self.running_sum).index_add_(0, codes_M, z_MD)
+        sum_over_ranks(count_K, sum_KD)
+        num_vectors = len(z_MD) * num_ranks()
         # Before the first update the running means know nothing: every code counts as dead and is drawn.
-        self.running_count.lerp_(count_K / len(z_MD), 1 - self.ema_decay)
-        self.running_sum.lerp_(sum_KD / len(z_MD), 1 - self.ema_decay)
+        self.running_count.lerp_(count_K / num_vectors, 1 - self.ema_decay)
+        self.running_sum.lerp_(sum_KD / num_vectors, 1 - self.ema_decay)
         dead_K = self.running_count < self.revive_share / self.num_codes
-        drawn_KD = z_MD[torch.randint(len(z_MD), (self.num_codes,), device=z_MD.device)]
+        drawn_KD = rows_of_all_ranks(z_MD, torch.randint(num_vectors, (self.num_codes,), device=z_MD.device))
         uniform = torch.full_like(self.running_count, 1 / self.num_codes)
         self.running_count.copy_(torch.where(dead_K, uniform, self.running_count))
         dead_K1 = rearrange(dead_K, "k -> k 1")

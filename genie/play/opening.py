@@ -11,8 +11,9 @@ from genie.data.tokens import CacheFileError
 from genie.data.windows import WindowError
 from genie.params import Params
 from genie.pretrained import PretrainedError
+from genie.processes import num_threads
 from genie.prompts import lively_prompts
-from genie.runtime import num_threads, resolve_device
+from genie.runtime import resolve_device
 from genie.training.checkpoint import CONFIG
 from genie.world import WorldModel
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from genie.data.collect import simulator_of
+from genie.data.collect import shards_of, simulator_of
 from genie.data.simulator import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, effective_action
 from genie.params import CollectParams
 
@@ -15,7 +15,7 @@ MAX_PSNR = 100.0  # of equal frames: JSON knows no infinity
 
 
 class RealGame:
-    """One environment that plays levels of the test split, one life after another.
+    """One environment that plays levels of the test split's first shard, one life after another.
 
     Args:
         params: of the game the world was learnt from.
@@ -24,7 +24,7 @@ class RealGame:
 
     def __init__(self, params: CollectParams, level: int):
         alone = params.model_copy(update={"num_envs": 1, "seed": level})
-        self._simulator, self._policy = simulator_of(alone, "test", num_threads=1)
+        self._simulator, self._policy = simulator_of(alone, shards_of(alone, "test")[0], num_threads=1)
 
     @property
     def level_seed(self) -> int:

@@ -1,11 +1,15 @@
 """The one training loop: any model whose `forward(batch)` returns `(loss, metrics)`."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -14,11 +18,12 @@ from genie.params import TrainingParams
 from genie.progress import progress
 from genie.training.muon import Muon
 from genie.training.resume import ResumeStore
+from genie.training.sharding import gathered, load_optimizer, shard, whole
 from genie.training.tracking import Tracker
 
 LOGS_PER_RUN = 100
 VALIDATIONS_PER_RUN = 10
-SECONDS_BETWEEN_SAVES = 60
+SAVING_SHARE = 0.02  # of the time at most goes into saving what a killed run goes on from
 
 Row = dict[str, float]
 Validation = Callable[[nn.Module, int], dict[str, float]]
@@ -42,68 +47,83 @@ def train(
         params: batch size, steps, learning rate and so on.
         accelerator: device, precision, processes.
         tracker: where curves go.
-        resume: where the state is saved, about once a minute and at the end.
-        validate: called now and then with the model in eval mode and the step; returns held-out metrics.
+        resume: where the state is saved, again and again and at the end, and on Ctrl-C.
+        validate: called now and then with the model in eval mode and the step; returns held-out metrics. Only the first
+            of several processes validates and saves.
 
     Returns:
         The curve, a row a hundredth of the run: `step`, `lr`, the means since the last row of `train_loss`,
         `train_grad_norm` and the training metrics, and now and then held-out metrics (`val_...`).
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss or the gradient's norm is not finite; what is saved is from before.
+        ResumeError: there is a saved state that cannot be read.
+        WindowError: the processes cannot share a batch alike.
     """
-    torch.manual_seed(params.seed)
-    model.to(accelerator.device)
-    optimizers = make_optimizers(model, params, accelerator.mixed_precision)
+    torch.manual_seed(params.seed)  # alike in all processes, which draw as one: see genie.models.ranks
+    dataset.take_share(accelerator.process_index, accelerator.num_processes)
+    saved = _load(resume, accelerator)
+    if saved:
+        model.load_state_dict(saved["model"])
+    is_sharded = accelerator.torch_device_mesh is not None
+    trained = shard(model, accelerator.torch_device_mesh) if is_sharded else model.to(accelerator.device)
+    optimizers = make_optimizers(trained, params, accelerator.mixed_precision)
     schedulers = {
         name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
         for name, optimizer in optimizers.items()
     }
-    parts = {"model": model, **optimizers, **{f"{name}_scheduler": part for name, part in schedulers.items()}}
-    start, curve = _restore(resume, parts, tracker)
-    wrapped, *wrapped_optimizers = accelerator.prepare(model, *optimizers.values())
+    means = _Means()
+    parts = {"model": trained, "means": means, **optimizers}
+    parts |= {f"{name}_lr": scheduler for name, scheduler in schedulers.items()}
+    start, curve = _restore(saved, parts, tracker) if saved else (0, [])
+    wrapped = accelerator.prepare_model(trained, evaluation_mode=is_sharded)  # which spares it DDP, and nothing else
+    wrapped_optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers.values()]
     log_every = math.ceil(params.steps / LOGS_PER_RUN)
     validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
-    means, clock, last_save = _Means(), _Clock(start), time.monotonic()
+    clock, saves = _Clock(start), _Saves(start)
 
     wrapped.train()
     steps = progress(name="train", total=params.steps, unit="step")
     steps.update(start)
     # A worker takes time from the models' threads on a CPU: only what must be read from a file is worth one.
     drawn = batches(dataset, start, num_workers=0 if dataset.in_memory else 1)
-    for step, batch in enumerate(drawn, start=start + 1):
-        loss, metrics = wrapped(_to_device(batch, accelerator.device))
-        accelerator.backward(loss)
-        grad_norm = accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip)
-        for optimizer, scheduler in zip(wrapped_optimizers, schedulers.values(), strict=True):
-            optimizer.step()
-            scheduler.step()
-        wrapped.zero_grad()
-        means.add({"loss": loss.detach(), "grad_norm": grad_norm, **metrics})
-        steps.update()
+    with _Interrupts(accelerator) as interrupts:
+        for step, batch in enumerate(drawn, start=start + 1):
+            loss, metrics = wrapped(_to_device(batch, accelerator.device))
+            accelerator.backward(loss)
+            grad_norm = whole(accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip))
+            for optimizer, scheduler in zip(wrapped_optimizers, schedulers.values(), strict=True):
+                optimizer.step()
+                scheduler.step()
+            wrapped.zero_grad()
+            means.add({"loss": loss.detach(), "grad_norm": grad_norm, **metrics})
+            steps.update()
 
-        if step % log_every == 0 or step == params.steps:
-            row = {"step": step, "lr": schedulers["muon"].get_last_lr()[0], **means.take("train_")}
-            if not math.isfinite(row["train_loss"]):
-                raise FloatingPointError(
-                    f"the training loss is {row['train_loss']} near step {step}: lower lr or grad_clip, "
-                    "or set runtime.precision to fp32"
-                )
-            speed = {"samples_per_second": params.batch_size * clock.steps_per_second(step)}
-            if step % validate_every == 0 or step == params.steps:
-                wrapped.eval()
-                with accelerator.autocast():
-                    row |= {f"val_{name}": value for name, value in validate(model, step).items()}
-                wrapped.train()
-                clock = _Clock(step)
-            curve.append(row)
-            tracker.log_metrics(row | speed, step=step)
-            steps.set_postfix(loss=f"{row['train_loss']:.4g}")
+            if step % log_every == 0 or step == params.steps:
+                means.check_finite(step)
+                row = {"step": step, "lr": schedulers["muon"].get_last_lr()[0], **means.take("train_", accelerator)}
+                samples_per_second = params.batch_size * clock.steps_per_second(step)
+                speed = {"samples_per_second": samples_per_second, "saving_share": saves.share}
+                if step % validate_every == 0 or step == params.steps:
+                    if is_sharded:
+                        _gather(trained, model, accelerator)
+                    if accelerator.is_main_process:
+                        with _validating(model, accelerator):
+                            row |= {f"val_{name}": value for name, value in validate(model, step).items()}
+                        clock = _Clock(step)
+                curve.append(row)
+                tracker.log_metrics(row | speed, step=step)
+                steps.set_postfix(loss=f"{row['train_loss']:.4g}")
 
-            if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES or step == params.steps:
-                _save(resume, parts, tracker, step, curve)
-                last_save = time.monotonic()
+            if saves.are_due(step) or step == params.steps or interrupts.caught:
+                means.check_finite(step)
+                with saves.timed(step):
+                    _save(resume, parts, tracker, accelerator, step, curve)
+            if interrupts.caught:
+                raise KeyboardInterrupt
     steps.close()
+    if is_sharded:
+        _gather(trained, model, accelerator)
     model.eval()
     return curve
 
@@ -148,11 +168,27 @@ class _Means:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0) + value
 
-    def take(self, prefix: str) -> Row:
-        """The means since the last call."""
-        means = {prefix + name: float(total) / self._count for name, total in self._sums.items()}
+    def take(self, prefix: str, accelerator: Accelerator) -> Row:
+        """The means since the last call, over all processes."""
+        totals = accelerator.reduce(torch.stack([total.float() for total in self._sums.values()]), "mean").tolist()
+        means = {prefix + name: total / self._count for name, total in zip(self._sums, totals, strict=True)}
         self._sums, self._count = {}, 0
         return means
+
+    def check_finite(self, step: int) -> None:
+        """Ends the run if a loss since the last call of `take` was not finite, or a gradient."""
+        for name, what in (("loss", "training loss"), ("grad_norm", "gradient's norm")):
+            total = float(self._sums.get(name, 0))
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"the {what} is {total} near step {step}: lower lr or grad_clip, or set runtime.precision to fp32"
+                )
+
+    def state_dict(self) -> dict:
+        return {"sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._sums, self._count = state["sums"], state["count"]
 
 
 class _Clock:
@@ -167,28 +203,113 @@ class _Clock:
         return steps / seconds
 
 
+class _Saves:
+    """When to save: so seldom that it takes no more than `SAVING_SHARE` of the time. The first process decides."""
+
+    def __init__(self, step: int):
+        self._step, self._time, self._next = step, time.monotonic(), step + 1
+        self._start, self._seconds = self._time, 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the time since this was made, what went into saving."""
+        return self._seconds / (time.monotonic() - self._start)
+
+    def are_due(self, step: int) -> bool:
+        return step >= self._next
+
+    @contextmanager
+    def timed(self, step: int) -> Iterator[None]:
+        """Around a save; plans the next one by what this one took."""
+        start = time.monotonic()
+        seconds_a_step = (start - self._time) / max(1, step - self._step)
+        yield
+        seconds = time.monotonic() - start
+        self._seconds += seconds
+        [wait] = broadcast_object_list([math.ceil(seconds / SAVING_SHARE / seconds_a_step)])
+        self._step, self._time, self._next = step, time.monotonic(), step + max(1, wait)
+
+
+class _Interrupts:
+    """Holds a first Ctrl-C back until its step is done and saved; a second one acts at once.
+
+    Of several processes none does: each would be at another step, and all would have to wait for one another at every
+    one to agree.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self.caught = False
+        self._catches = (
+            accelerator.num_processes == 1
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+
+    def __enter__(self) -> "_Interrupts":
+        if self._catches:
+            signal.signal(signal.SIGINT, self._catch)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._catches:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _catch(self, *_) -> None:
+        self.caught = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _validating(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Eval mode, and what is drawn at random leaves no trace: only one of several processes validates."""
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    model.eval()
+    with accelerator.autocast(), torch.random.fork_rng(devices):
+        yield
+    model.train()
+
+
 def _to_device(batch, device: torch.device):
     if isinstance(batch, dict):
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     return batch.to(device, non_blocking=True)
 
 
-def _save(resume: ResumeStore, parts: dict, tracker: Tracker, step: int, curve: list[Row]) -> None:
-    states = {name: part.state_dict() for name, part in parts.items()}
+def _gather(sharded: nn.Module, model: nn.Module, accelerator: Accelerator) -> None:
+    """Gives the first process's `model`, which is whole, the weights of the one that is trained."""
+    state = gathered(sharded.state_dict(), keep=accelerator.is_main_process)
+    if accelerator.is_main_process:
+        model.to(accelerator.device).load_state_dict(state)
+
+
+def _save(
+    resume: ResumeStore, parts: dict, tracker: Tracker, accelerator: Accelerator, step: int, curve: list[Row]
+) -> None:
+    keep = accelerator.is_main_process
+    states = {name: gathered(part.state_dict(), keep=keep) for name, part in parts.items()}
+    if not keep:
+        return
     random_states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random_states["cuda"] = torch.cuda.get_rng_state()
     resume.save({"step": step, "curve": curve, "run_id": tracker.run_id, "random": random_states, **states})
 
 
-def _restore(resume: ResumeStore, parts: dict, tracker: Tracker) -> tuple[int, list[Row]]:
-    state = resume.load()
-    if state is None:
-        return 0, []
+def _load(resume: ResumeStore, accelerator: Accelerator) -> dict | None:
+    """What the first process finds, for all."""
+    [saved] = broadcast_object_list([resume.load() if accelerator.is_main_process else None])
+    return saved
+
+
+def _restore(saved: dict, parts: dict, tracker: Tracker) -> tuple[int, list[Row]]:
+    """All but the model, which is restored before it is sharded."""
     for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"]["cpu"])
-    if "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"])
-    tracker.resume(state["run_id"])
-    return state["step"], state["curve"]
+        if isinstance(part, torch.optim.Optimizer):
+            load_optimizer(part, saved[name])
+        elif name != "model":
+            part.load_state_dict(saved[name])
+    torch.set_rng_state(saved["random"]["cpu"])
+    if "cuda" in saved["random"]:
+        torch.cuda.set_rng_state(saved["random"]["cuda"])
+    tracker.resume(saved["run_id"])
+    return saved["step"], saved["curve"]

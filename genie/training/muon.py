@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import torch
 
+from genie.training.sharding import shard_like, whole
+
 # Odd polynomial that drives singular values towards one, quickly rather than exactly (Jordan et al.).
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 UPDATE_RMS = 0.2  # of AdamW's updates, so that one learning rate suits both (Liu et al.)
@@ -21,7 +23,7 @@ class Muon(torch.optim.Optimizer):
     """For the weights of linear and convolutional layers; kernels count as matrices `(O, I * k * k)`.
 
     Gradients say in which directions a matrix should move, but a few directions drown the others; made orthogonal,
-    the update moves along all of them alike.
+    the update moves along all of them alike. Of sharded matrices each process makes the whole update.
 
     Args:
         matrices: parameters of two axes or more.
@@ -61,20 +63,41 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["mean"] = torch.zeros_like(matrix)
             mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
-            directions.append(matrix.grad.lerp(mean, momentum).flatten(1))
+            directions.append(whole(matrix.grad.lerp(mean, momentum)).flatten(1))
         updates_MOI = orthogonal(torch.stack(directions).to(self._dtype))
         scale = UPDATE_RMS * max(updates_MOI.shape[1:]) ** 0.5
         for matrix, update_OI in zip(matrices, updates_MOI, strict=True):
-            matrix.mul_(1 - lr * weight_decay).add_(update_OI.view(matrix.shape), alpha=-lr * scale)
+            update = shard_like(update_OI.view(matrix.shape), matrix)
+            matrix.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
 
 def orthogonal(matrices_MOI: torch.Tensor) -> torch.Tensor:
     """The nearest matrices `(M, O, I)` whose singular values are all about one (0.7 to 1.2), by Newton-Schulz."""
-    a, b, c = COEFFICIENTS
     is_tall = matrices_MOI.shape[1] > matrices_MOI.shape[2]
     x = matrices_MOI.mT if is_tall else matrices_MOI
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    # Of long matrices all but two products can be of their short sides; squares of singular values need float32.
+    is_long = x.shape[2] >= 2 * x.shape[1] and x.dtype.itemsize >= 4
+    x = _by_gram(x) if is_long else _by_matrix(x)
+    return x.mT if is_tall else x
+
+
+def _by_matrix(x: torch.Tensor) -> torch.Tensor:
+    a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if is_tall else x
+    return x
+
+
+def _by_gram(x: torch.Tensor) -> torch.Tensor:
+    """The same polynomials, of the Gram matrix alone: each maps it to `p gram p`, and `x` to the product of all `p` by
+    `x`."""
+    a, b, c = COEFFICIENTS
+    gram, p, product = x @ x.mT, None, None
+    for _ in range(ITERATIONS):
+        gram = gram if p is None else p @ gram @ p
+        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        p.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = p if product is None else p @ product
+    return product @ x

@@ -1,22 +1,21 @@
-"""Resume state: what an interrupted training needs to go on as if nothing had happened.
+"""Resume state: what an interrupted training needs to go on as if nothing had happened."""
 
-It lives outside DVC's outs, which DVC deletes before a run: `.cache/resume/<stage>/<fingerprint>/` at the root of the
-repository that the experiment belongs to. The fingerprint is of everything that decides the result, so that old state
-is found again and never used for other parameters.
-"""
-
-import hashlib
 import io
-import json
-import os
+import pickle
 import shutil
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from genie.data.files import replacing
+from genie.data.resume import resume_folder
 from genie.params import TrainingParams
+
+VERSION = 2  # of what the training loop saves
+
+
+class ResumeError(ValueError):
+    """A saved state cannot be used; the message names its folder and the fix."""
 
 
 class ResumeStore:
@@ -25,7 +24,7 @@ class ResumeStore:
     Args:
         stage: its name.
         params: its parameters.
-        accelerator: whose device and precision decide the result too.
+        accelerator: whose device, precision and compiler decide the result too.
         inputs: plain values that identify what it reads, such as fingerprints.
     """
 
@@ -36,10 +35,10 @@ class ResumeStore:
             "params": deciding,
             "device": accelerator.device.type,
             "precision": accelerator.mixed_precision,
+            "compiler": accelerator.state.dynamo_plugin.backend.value,
             "inputs": inputs,
         }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder = project_root() / ".cache" / "resume" / stage / digest
+        self.folder = resume_folder(stage, identity)
         self.path = self.folder / "state.pt"
 
     def save(self, state: dict) -> None:
@@ -49,21 +48,31 @@ class ResumeStore:
             OSError: it cannot be written.
         """
         buffer = io.BytesIO()
-        torch.save(state, buffer)  # not to the file itself: its fault on a full disk is no OSError
+        # Not to the file itself: its fault on a full disk is no OSError.
+        torch.save({"version": VERSION, **state}, buffer)
         with replacing(self.path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> dict | None:
-        """The saved state, or None where there is none."""
+        """The saved state, or None where there is none.
+
+        Raises:
+            ResumeError: it is damaged or of another version of the code.
+        """
         if not self.path.exists():
             return None
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            version = state.pop("version")
+        except (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError) as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise ResumeError(f"{self.path}: damaged ({cause[:100]}); remove it to train from the start") from None
+        if version != VERSION:
+            raise ResumeError(
+                f"{self.path}: of version {version}, but this code reads {VERSION}; remove it to train from the start"
+            )
+        return state
 
     def clear(self) -> None:
         """Forgets the state; called when the stage has written its out."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def project_root() -> Path:
-    """The repository that holds what outlives a run: DVC's experiments in temporary folders name it in DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()

@@ -9,7 +9,7 @@ from genie.bench.data import GROWTH
 from genie.bench.figures import as_json, ratios
 from genie.bench.run import PARTS, bench
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
+from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def test_every_part_measures_what_its_name_says(measured):
 
 
 def test_data_is_as_the_pipeline_leaves_it(bench_data, tiny_params):
-    stores = {split: EpisodeStore(bench_data / f"frames/{split}.h5") for split in ("train", "val")}
+    stores = {split: EpisodeStore(bench_data / f"frames/{split}") for split in ("train", "val")}
     assert stores["train"].num_frames == GROWTH * stores["val"].num_frames
-    tokens = read_tokens(bench_data / "tokens/train.h5")
+    tokens = read_tokens(bench_data / "tokens/train")
     assert len(tokens) == len(read_latent_actions(bench_data / "actions/train.h5"))
-    assert tokens.max() < cache_attributes(bench_data / "tokens/train.h5")["num_codes"]
+    assert tokens[:].max() < token_attributes(bench_data / "tokens/train")["num_codes"]
     assert cache_attributes(bench_data / "actions/train.h5")["num_actions"] == tiny_params.lam.num_actions
 
 

@@ -11,14 +11,14 @@ PAST = 3
 
 @pytest.fixture(scope="module")
 def branches(collect_params):
-    return play_branches(collect_params, "test", num_states=20, past_frames=PAST)
+    return play_branches(collect_params, "train", num_states=20, past_frames=PAST)
 
 
 @pytest.fixture
 def recorded(collected):
-    """Frames and actions of the split that was branched."""
-    store = EpisodeStore(collected[0] / "test.h5")
-    return store.read(0, store.num_frames), store.actions()
+    """Frames and actions of the shard that was branched."""
+    first = EpisodeStore(collected / "train").files[0]
+    return first.read(0, first.num_frames), first.actions()
 
 
 def index_of(past_THWC, frames):
@@ -28,7 +28,7 @@ def index_of(past_THWC, frames):
     return whole[0] if whole else None
 
 
-def test_states_are_those_of_the_split_and_the_action_taken_leads_to_the_frame_recorded(branches, recorded):
+def test_states_are_those_of_the_first_shard_and_the_action_taken_leads_to_the_frame_recorded(branches, recorded):
     frames, actions = recorded
     found = [(m, index_of(past_THWC, frames)) for m, past_THWC in enumerate(branches.past_MTHWC)]
     found = [(m, end) for m, end in found if end is not None]
@@ -52,7 +52,7 @@ def test_shapes_and_that_actions_matter(branches):
 
 
 def test_the_same_params_give_the_same_branches(branches, collect_params):
-    again = play_branches(collect_params, "test", num_states=20, past_frames=PAST)
+    again = play_branches(collect_params, "train", num_states=20, past_frames=PAST)
     for name in ("past_MTHWC", "taken_MS", "next_MEHWC"):
         np.testing.assert_array_equal(getattr(again, name), getattr(branches, name))
 

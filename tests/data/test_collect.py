@@ -1,19 +1,22 @@
 import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from procgen import ProcgenGym3Env
 
 from genie.data import collect as collect_module
-from genie.data.collect import CollectError, Policy, collect, fresh_action_shares
+from genie.data.collect import CollectError, Policy, collect, collect_metrics, fresh_action_shares, shards_of
 from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
 from genie.data.motion import is_moving
+from genie.data.sharing import SharingError
 from genie.data.simulator import NUM_ACTIONS, effective_action
 
 
 def hashes(folder):
-    return {split: hashlib.sha256((folder / f"{split}.h5").read_bytes()).hexdigest() for split in SPLITS}
+    paths = sorted(folder.rglob("*.*"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def changed(params, **changes):
@@ -21,28 +24,44 @@ def changed(params, **changes):
 
 
 def test_same_params_give_the_same_bytes_for_any_number_of_threads(collect_params, collected, tmp_path):
-    assert collect(collect_params, tmp_path, num_threads=1) == collected[1]
-    assert hashes(tmp_path) == hashes(collected[0])
+    collect(collect_params, tmp_path / "frames", num_threads=1)
+    assert hashes(tmp_path / "frames") == hashes(collected)
+    assert len(hashes(collected)) == 5, "three shards and two"
 
 
 def test_another_seed_gives_other_frames(collect_params, collected, tmp_path):
-    collect(changed(collect_params, seed=1), tmp_path)
-    frames = [EpisodeStore(folder / "val.h5").read(0, 100) for folder in (tmp_path, collected[0])]
+    collect(changed(collect_params, seed=1), tmp_path / "frames")
+    frames = [EpisodeStore(folder / "val").read(0, 100) for folder in (tmp_path / "frames", collected)]
     assert not np.array_equal(*frames)
 
 
 def test_splits_hold_the_frames_asked_for_and_share_no_level(collect_params, collected):
-    stores = {split: EpisodeStore(collected[0] / f"{split}.h5") for split in SPLITS}
+    stores = {split: EpisodeStore(collected / split) for split in SPLITS}
     seen = {split: set(store.level_seeds.tolist()) for split, store in stores.items()}
     assert {split: store.num_frames for split, store in stores.items()} == dict(collect_params.frames)
     assert sum(map(len, seen.values())) == len(set.union(*seen.values()))
-    for split, store in stores.items():
-        first, count = store.attributes["start_level"], store.attributes["num_levels"]
-        assert seen[split] <= set(range(first, first + count))
+
+
+def test_shards_play_levels_of_their_own_which_are_all_of_their_split(collect_params, collected):
+    stop = 0
+    for split in SPLITS:
+        start = stop
+        for file in EpisodeStore(collected / split).files:
+            first, count = file.attributes["start_level"], file.attributes["num_levels"]
+            assert first == stop
+            assert set(file.level_seeds.tolist()) <= set(range(first, first + count))
+            stop = first + count
+        assert stop - start == getattr(collect_params.levels, split)
+
+
+def test_shards_are_seeded_apart(collected):
+    files = [file for split in SPLITS for file in EpisodeStore(collected / split).files]
+    for key in ("simulator_seed", "policy_seed"):
+        assert len({file.attributes[key] for file in files}) == len(files)
 
 
 def test_attributes_hold_every_param(collect_params, collected):
-    attributes = EpisodeStore(collected[0] / "test.h5").attributes
+    attributes = EpisodeStore(collected / "test").attributes
     for key, value in collect_params:
         for part, count in value if key in ("frames", "levels") else [(None, value)]:
             assert attributes[f"{key}.{part}" if part else key] == count
@@ -51,23 +70,22 @@ def test_attributes_hold_every_param(collect_params, collected):
 
 
 def test_metrics_agree_with_the_files(collected):
-    folder, metrics = collected
-    stores = [EpisodeStore(folder / f"{split}.h5") for split in SPLITS]
+    stores = [EpisodeStore(collected / split) for split in SPLITS]
     moving = [
         is_moving(*stores[2].read(t, t + 2))
         for episode in stores[2].episode_slices()
         for t in range(episode.start, episode.stop - 1)
     ]
-    assert metrics == {
+    assert collect_metrics(collected) == {
         "frames": 830,
         "episodes": sum(len(store.episode_starts) for store in stores),
         "levels": sum(len(set(store.level_seeds)) for store in stores),
-        "bytes_per_frame": sum((folder / f"{split}.h5").stat().st_size for split in SPLITS) / 830,
+        "bytes_per_frame": sum(path.stat().st_size for path in collected.rglob("*.h5")) / 830,
         "moving_fraction": np.mean(moving),
     }
 
 
-def replayed_episodes(params, attributes):
+def replayed_episodes(params, attributes, num_frames):
     """The slow and obvious way: step the simulator by hand and keep whole lives in lists."""
     env = ProcgenGym3Env(
         num=params.num_envs,
@@ -80,7 +98,7 @@ def replayed_episodes(params, attributes):
         num_threads=0,
     )
     policy = Policy(params, attributes["policy_seed"])
-    num_steps = -(-params.frames.train // params.num_envs)
+    num_steps = -(-num_frames // params.num_envs)
     lives = [[] for _ in range(params.num_envs)]
     seeds = [info["level_seed"] for info in env.get_info()]
     done = []
@@ -102,21 +120,25 @@ def replayed_episodes(params, attributes):
     return done + list(zip(seeds, lives, strict=True))
 
 
-def test_file_equals_the_simulator_stepped_by_hand(collect_params, store):
-    expected = replayed_episodes(collect_params, store.attributes)
+@pytest.mark.parametrize("shard", [0, 2])
+def test_a_shard_equals_the_simulator_stepped_by_hand(shard, collect_params, store):
+    file = store.files[shard]
+    expected = replayed_episodes(collect_params, file.attributes, file.num_frames)
     assert len(expected) > collect_params.num_envs, "no life ended, so the test would prove little"
-    frames, actions = store.read(0, store.num_frames), store.actions()
-    assert len(store.episode_starts) == len(expected)
-    for episode, seed, (expected_seed, life) in zip(store.episode_slices(), store.level_seeds, expected, strict=True):
-        assert seed == expected_seed
-        np.testing.assert_array_equal(frames[episode], [frame for frame, _ in life])
-        assert actions[episode].tolist() == [*(action for _, action in life[:-1]), NO_ACTION]
+    frames, actions = file.read(0, file.num_frames), file.actions()
+    assert len(file.episode_starts) == len(expected)
+    stops = [*file.episode_starts[1:], file.num_frames]
+    recorded = zip(file.episode_starts, stops, file.level_seeds, expected, strict=True)
+    for start, stop, seed, (life_seed, life) in recorded:
+        assert seed == life_seed
+        np.testing.assert_array_equal(frames[start:stop], [frame for frame, _ in life])
+        assert actions[start:stop].tolist() == [*(action for _, action in life[:-1]), NO_ACTION]
 
 
 def test_long_lives_are_cut_and_memory_stays_bounded(collect_params, tmp_path, monkeypatch):
     monkeypatch.setattr(collect_module, "MAX_EPISODE_FRAMES", 10)
-    collect(collect_params, tmp_path)
-    store = EpisodeStore(tmp_path / "train.h5")
+    collect(collect_params, tmp_path / "frames")
+    store = EpisodeStore(tmp_path / "frames/train")
     assert max(episode.stop - episode.start for episode in store.episode_slices()) == 10
     assert np.flatnonzero(store.actions() == NO_ACTION).tolist() == [
         episode.stop - 1 for episode in store.episode_slices()
@@ -125,8 +147,8 @@ def test_long_lives_are_cut_and_memory_stays_bounded(collect_params, tmp_path, m
 
 @pytest.mark.parametrize("compression", ["lzf", "gzip", "none"])
 def test_every_compression_stores_the_same_frames(compression, collect_params, collected, tmp_path):
-    collect(changed(collect_params, compression=compression), tmp_path)
-    frames = [EpisodeStore(folder / "val.h5").read(0, 100) for folder in (tmp_path, collected[0])]
+    collect(changed(collect_params, compression=compression), tmp_path / "frames")
+    frames = [EpisodeStore(folder / "val").read(0, 100) for folder in (tmp_path / "frames", collected)]
     np.testing.assert_array_equal(*frames)
 
 
@@ -135,7 +157,7 @@ def test_every_compression_stores_the_same_frames(compression, collect_params, c
     [{"env_name": "starpilot"}, {"policy": "uniform"}, {"backgrounds": False}, {"action_repeat": 1}],
 )
 def test_other_worlds_can_be_collected(changes, collect_params, tmp_path):
-    assert collect(changed(collect_params, **changes), tmp_path)["frames"] == 830
+    assert collect(changed(collect_params, **changes), tmp_path / "frames") == 830
 
 
 def test_uniform_draws_all_actions_alike(collect_params):
@@ -162,23 +184,91 @@ def test_other_games_get_every_action():
 
 def test_too_few_frames_for_the_environments(collect_params, tmp_path):
     with pytest.raises(CollectError, match=r"collect\.frames\.val: 100 frames .* lower collect\.num_envs"):
-        collect(changed(collect_params, num_envs=64), tmp_path)
+        collect(changed(collect_params, num_envs=64), tmp_path / "frames")
     assert not list(tmp_path.iterdir())
 
 
 def test_too_many_levels(collect_params, tmp_path):
     levels = collect_params.levels.model_copy(update={"train": 2**31})
     with pytest.raises(CollectError, match=r"collect\.levels: .* ask for fewer"):
-        collect(changed(collect_params, levels=levels), tmp_path)
+        collect(changed(collect_params, levels=levels), tmp_path / "frames")
 
 
-def test_interruption_leaves_the_file_that_was_there(collect_params, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shard_frames": 12}, r"collect\.shard_frames: 12 .* 12 frames, .* at least 32 or lower collect\.num_envs"),
+        ({"shard_frames": 16}, r"collect\.shard_frames: 16 .* a shard of train 15 frames"),
+        ({"shard_frames": 20}, r"collect\.levels\.train: 20 levels are too few for 30 shards, .* at least 30 or raise"),
+    ],
+)
+def test_shards_too_small(changes, message, collect_params, tmp_path):
+    with pytest.raises(CollectError, match=message):
+        collect(changed(collect_params, **changes), tmp_path / "frames")
+    assert not list(tmp_path.iterdir())
 
-    (tmp_path / "train.h5").write_text("the old one")
+
+def test_the_least_that_is_asked_for_does(collect_params):
+    for num_frames in range(16, 200):
+        frames = collect_params.frames.model_copy(update={"train": num_frames, "val": 16, "test": 16})
+        shards = shards_of(changed(collect_params, frames=frames, shard_frames=4 * collect_params.num_envs), "train")
+        assert min(shard.num_frames for shard in shards) >= 2 * collect_params.num_envs
+        assert sum(shard.num_frames for shard in shards) == num_frames
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_interruption_leaves_what_was_there(collect_params, tmp_path, monkeypatch):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/old").write_text("the old one")
     monkeypatch.setattr(collect_module, "_record", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        collect(collect_params, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["train.h5"]
-    assert (tmp_path / "train.h5").read_text() == "the old one"
+        collect(collect_params, tmp_path / "frames")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["frames", "frames/old"]
+
+
+@pytest.fixture
+def begun(collect_params, tmp_path, monkeypatch):
+    """The folder of two shards that an interrupted `collect` has finished, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    recording = iter([collect_module._record] * 2 + [interrupted])
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_module, "_record", lambda *args: next(recording)(*args))
+        with pytest.raises(KeyboardInterrupt):
+            collect(collect_params, "data/frames", resume=True)
+    [folder] = tmp_path.glob(".cache/resume/collect/*")
+    assert [path.name for path in sorted(folder.rglob("*.h5"))] == ["00000.h5", "00001.h5"]
+    return folder
+
+
+def test_an_interrupted_collect_goes_on_to_the_same_bytes(begun, collect_params, collected, capfd):
+    kept = [(begun / f"train/0000{i}.h5").stat().st_ino for i in range(2)]
+    (begun / "train/.00002.h5.1.tmp").write_text("what a killed process left")
+    assert collect(collect_params, "data/frames", resume=True) == 830 - 400
+    assert hashes(Path("data/frames")) == hashes(collected)
+    assert [Path(f"data/frames/train/0000{i}.h5").stat().st_ino for i in range(2)] == kept
+    assert not begun.exists()
+    assert "400/830" in capfd.readouterr().err.replace(" ", ""), "the bar starts at what is there"
+
+
+def test_a_damaged_shard_is_recorded_again(begun, collect_params, collected):
+    path = begun / "train/00000.h5"
+    path.write_bytes(path.read_bytes()[:-100])
+    (begun / "train/00001.h5").write_bytes((collected / "train/00002.h5").read_bytes())
+    assert collect(collect_params, "data/frames", resume=True) == 830
+    assert hashes(Path("data/frames")) == hashes(collected)
+
+
+def test_what_other_params_left_is_not_used(begun, collect_params):
+    assert collect(changed(collect_params, seed=1), "data/frames", resume=True) == 830
+    assert len(list(begun.rglob("*.h5"))) == 2
+
+
+def test_more_processes_than_shards_is_one_line(collect_params, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    with pytest.raises(SharingError, match=r"^runtime\.processes: 6 .* 5 shards; .* lower collect\.shard_frames$"):
+        collect(collect_params, tmp_path / "frames")
+    assert not list(tmp_path.iterdir())

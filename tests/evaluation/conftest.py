@@ -8,6 +8,7 @@ from torch import nn
 
 from genie.data.buttons import TRUE_BUTTONS
 from genie.data.episodes import NO_ACTION, SCHEMA_VERSION, EpisodeStore
+from genie.data.shards import shard_file
 from genie.data.simulator import effective_action
 
 STEP = 4  # pixels an action rolls the texture by
@@ -87,15 +88,15 @@ def store(tmp_path_factory) -> EpisodeStore:
             frames.append(frame)
             frame = roll(frame, effect)
         actions += [*SIMULATOR_ACTIONS[effects[:-1]], NO_ACTION]
-    path = tmp_path_factory.mktemp("frames") / "test.h5"
+    folder = tmp_path_factory.mktemp("frames")
     starts = np.cumsum([0, *EPISODE_LENGTHS[:-1]])
-    with h5py.File(path, "w") as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION
+    with h5py.File(folder / shard_file(0), "w") as file:
+        file.attrs.update({"schema_version": SCHEMA_VERSION, "shard": 0, "num_shards": 1})
         file["frames"] = torch.stack(frames).numpy()
         file["actions"] = np.array(actions, np.uint8)
         file["episode_starts"] = starts.astype(np.int64)
         file["level_seeds"] = np.arange(len(starts))
-    return EpisodeStore(path)
+    return EpisodeStore(folder)
 
 
 @pytest.fixture(scope="session")

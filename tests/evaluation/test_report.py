@@ -8,6 +8,7 @@ from PIL import Image, ImageSequence
 from genie.data.branches import Branches
 from genie.data.buttons import TRUE_BUTTONS
 from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.tokens import Tokens
 from genie.evaluation import pictures, report
 from genie.evaluation.counterfactual import Counterfactuals
 from genie.evaluation.rollouts import measure_rollouts
@@ -20,7 +21,7 @@ def write(store, latent_actions):
     def write(folder: Path, world) -> Path:
         rollouts = measure_rollouts(world, store, latent_actions, horizon=HORIZON, num_clips=6, seed=0)
         drift = measure_rollouts(world, store, latent_actions, horizon=DRIFT_HORIZON, num_clips=6, seed=0)
-        tokens = np.arange(store.num_frames) % world.tokenizer.num_codes
+        tokens = Tokens([(np.arange(store.num_frames) % world.tokenizer.num_codes)[:, None]])
         report.write_report(folder, world, store, tokens, latent_actions, rollouts, drift, num_gifs=2, seed=0)
         return folder
 

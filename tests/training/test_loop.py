@@ -1,8 +1,10 @@
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 import genie.training.loop
+from genie.runtime import make_accelerator
 from genie.training.loop import lr_factor, make_optimizers, train
 from genie.training.resume import ResumeStore
 from genie.training.tracking import NullTracker
@@ -58,7 +60,7 @@ def test_the_same_seed_gives_the_same_bits(job, accelerator):
 
 def test_a_resumed_run_is_an_uninterrupted_one(job, accelerator, monkeypatch):
     model, curve = run(job, accelerator)
-    monkeypatch.setattr(genie.training.loop, "SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(genie.training.loop, "SAVING_SHARE", float("inf"))
     with pytest.raises(Interrupted):
         run(job, accelerator, Recorder(stop_at=8))
     torch.manual_seed(99)
@@ -68,6 +70,19 @@ def test_a_resumed_run_is_an_uninterrupted_one(job, accelerator, monkeypatch):
     assert later.resumed == ["first"]
     assert resumed_curve == curve
     assert_same_weights(model, resumed)
+
+
+@pytest.mark.parametrize("job", ["probe"], indirect=True)  # the quickest to compile
+def test_a_compiled_training_follows_one_that_is_not(job, accelerator, tiny_params):
+    model, curve = run(job, accelerator)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    compiling = make_accelerator(tiny_params.runtime.model_copy(update={"compile": True}), training=True)
+    if compiling.state.dynamo_plugin.backend.value == "NO":
+        pytest.skip("no compiler works here")
+    compiled, compiled_curve = run(job, compiling)
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+    for name in ("train_loss", "train_grad_norm"):
+        assert [row[name] for row in compiled_curve] == pytest.approx([row[name] for row in curve], rel=1e-3)
 
 
 @pytest.mark.parametrize("job", ["tokenizer"], indirect=True)
@@ -84,7 +99,7 @@ def test_a_finished_training_is_found_until_its_out_is_written(job, accelerator)
 
 @pytest.mark.parametrize("job", ["tokenizer"], indirect=True)
 def test_a_run_of_other_inputs_starts_afresh(job, accelerator, monkeypatch):
-    monkeypatch.setattr(genie.training.loop, "SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(genie.training.loop, "SAVING_SHARE", float("inf"))
     with pytest.raises(Interrupted):
         run(job, accelerator, Recorder(stop_at=8), inputs={"frames": "old"})
     later = Recorder()

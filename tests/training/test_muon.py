@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from genie.training.muon import Muon, orthogonal
+from genie.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -17,6 +17,20 @@ def test_singular_values_become_about_one_and_directions_stay(shape, dtype):
     # The slow and obvious reference: the nearest orthogonal matrix.
     alignment = (made * (u @ v)).sum() / (made.norm() * (u @ v).norm())
     assert alignment > 0.97
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (16, 32)])
+@pytest.mark.parametrize("rank", [3, 16], ids=["few directions", "all directions"])
+def test_products_of_the_short_side_do_what_those_of_the_whole_matrix_do(shape, rank):
+    """The slow and obvious reference: the polynomial of the matrix itself, in double precision."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape[0], rank, generator=generator) @ torch.randn(rank, shape[1], generator=generator)
+    matrix += 1e-3 * torch.randn(shape, generator=generator)
+    a, b, c = COEFFICIENTS
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(ITERATIONS):
+        x = a * x + b * x @ x.T @ x + c * x @ x.T @ x @ x.T @ x
+    assert (orthogonal(matrix[None])[0].double() - x).norm() < 1e-3 * x.norm()
 
 
 def test_a_step_has_adamws_size_whatever_the_gradients():

@@ -3,8 +3,11 @@ import resource
 
 import pytest
 import torch
+from accelerate.utils import DynamoBackend
 
-from genie.training.resume import ResumeStore, project_root
+from genie.data.resume import project_root
+from genie.training import resume
+from genie.training.resume import ResumeError, ResumeStore
 
 STATE = {"step": 3, "model": {"weight": torch.arange(4.0)}, "curve": [{"train_loss": 0.5}]}
 
@@ -29,7 +32,7 @@ def test_a_state_is_found_again(open_store):
     assert found == {**STATE, "model": {}}
 
 
-def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelerator):
+def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelerator, monkeypatch):
     open_store().save(STATE)
     assert open_store(stage="train_dynamics").load() is None
     assert open_store(inputs={"frames": "b"}).load() is None
@@ -37,8 +40,13 @@ def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelera
         changed = tiny_params.lam.model_copy(update={name: value + 1})
         found = open_store(params=changed).load()
         assert (found is None) != name.startswith("gate_"), name
-    accelerator.state._mixed_precision = "bf16"
-    assert open_store().load() is None
+    for part, name, value in [
+        (accelerator.state, "_mixed_precision", "bf16"),
+        (accelerator.state.dynamo_plugin, "backend", DynamoBackend.INDUCTOR),
+    ]:
+        with monkeypatch.context() as changed:
+            changed.setattr(part, name, value)
+            assert open_store().load() is None
 
 
 def test_a_cleared_state_is_gone(open_store):
@@ -81,3 +89,24 @@ def test_a_full_disk_is_one_oserror_and_keeps_the_state_before(open_store):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.load()["step"] == 3
     assert os.listdir(store.folder) == ["state.pt"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.write_text("")]
+)
+def test_a_damaged_state_is_one_line_that_names_it(open_store, spoil):
+    store = open_store()
+    store.save(STATE)
+    spoil(store.path)
+    with pytest.raises(ResumeError, match=r"state.pt: damaged .*; remove it to train from the start$") as fault:
+        store.load()
+    assert "\n" not in str(fault.value)
+
+
+def test_a_state_of_another_version_is_never_used(open_store, monkeypatch):
+    store = open_store()
+    store.save(STATE)
+    monkeypatch.setattr(resume, "VERSION", resume.VERSION + 1)
+    with pytest.raises(ResumeError, match=rf"of version {resume.VERSION - 1}, but this code reads {resume.VERSION}"):
+        store.load()
+    assert store.path.exists()

@@ -1,0 +1,75 @@
+"""Shards: the files that hold a split, each a part of it, which its readers see as one.
+
+`<split>/00000.h5`, `<split>/00001.h5` and so on. Each says in its attributes which of how many it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Attributes in which the shards of a set differ; in all others they are alike.
+OWN_ATTRIBUTES = ("shard", "start_level", "num_levels", "simulator_seed", "policy_seed")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the files of a split.
+
+    Attributes:
+        split: whose part it is.
+        index: which part, from 0.
+        count: how many shards the split has.
+        num_frames: that it holds.
+    """
+
+    split: str
+    index: int
+    count: int
+    num_frames: int
+
+    @property
+    def name(self) -> str:
+        """Its path in the folder of all splits."""
+        return f"{self.split}/{shard_file(self.index)}"
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """What its file says of it."""
+        return {"shard": self.index, "num_shards": self.count}
+
+
+def shard_file(index: int) -> str:
+    """The name of a shard in the folder of its split."""
+    return f"{index:05d}.h5"
+
+
+def share_of(index: int, count: int, total: int) -> range:
+    """Of `total` things in a row, those of shard `index`: each has as many as another, or one more."""
+    return range(total * index // count, total * (index + 1) // count)
+
+
+def cut(split: str, num_frames: int, shard_frames: int) -> list[Shard]:
+    """The shards of a split of `num_frames`, as few and as alike as hold at most `shard_frames` each."""
+    count = -(-num_frames // shard_frames)
+    return [Shard(split, index, count, len(share_of(index, count, num_frames))) for index in range(count)]
+
+
+def check_set(folder: Path, attributes: Sequence[Mapping], fault: Callable[[Path, str], Exception]) -> None:
+    """Checks that shards are a whole set.
+
+    Args:
+        folder: of the split.
+        attributes: of each shard, in the order of their names.
+        fault: makes the exception to be raised, of a file and a cause.
+    """
+    count, first = len(attributes), attributes[0]
+    for index, own in enumerate(attributes):
+        path = folder / shard_file(index)
+        if (own["shard"], own["num_shards"]) != (index, count):
+            raise fault(path, f"shard {own['shard']} of {own['num_shards']} in the place of {index} of {count}")
+        for key in sorted((own.keys() | first.keys()) - set(OWN_ATTRIBUTES)):
+            if own.get(key) != first.get(key):
+                raise fault(path, f"`{key}` is {own.get(key)}, but {first.get(key)} in {shard_file(0)}")
+    others = {path.name for path in folder.glob("*.h5")} - {shard_file(index) for index in range(count)}
+    if others:
+        raise fault(folder / min(others), f"none of the {count} shards of this split")
