@@ -54,8 +54,9 @@ seeds: $(INSTALLED) ## Train and evaluate with other seeds too, and write what d
 	dvc exp run --run-all
 	genie seeds HEAD $(SEED_RUNS)
 
+# A file's tests stay in one process, since they share what was costly to make.
 test: lint ## Set up, then check everything that CI checks
-	pytest
+	pytest --numprocesses logical --dist loadfile
 
 lint: $(INSTALLED_DEV) ## Set up, then check style only
 	ruff check .
