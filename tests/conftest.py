@@ -62,7 +62,7 @@ TINY = {
 
 def pytest_addoption(parser):
     parser.addoption("--write-golden", action="store_true", help="write tests/assets/losses anew")
-    parser.addoption("--kills", type=int, default=1, help="times that each training is killed (test_pipeline.py)")
+    parser.addoption("--kills", type=int, default=1, help="times that each training is killed (test_processes.py)")
 
 
 @pytest.fixture(scope="session")
