@@ -20,7 +20,7 @@ class ProcessError(ValueError):
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes already: of `launch`, `torchrun` or `accelerate launch`."""
+    """Whether this is one of several processes already, as `launch` and `torchrun` start them."""
     return "LOCAL_RANK" in os.environ
 
 

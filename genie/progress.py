@@ -1,9 +1,10 @@
 """The one progress bar of the project."""
 
-import os
 from collections.abc import Iterable
 
 from tqdm import tqdm
+
+from genie.processes import rank
 
 
 def progress(iterable: Iterable | None = None, *, name: str, total: int | None = None, unit: str = "step") -> tqdm:
@@ -11,7 +12,7 @@ def progress(iterable: Iterable | None = None, *, name: str, total: int | None =
 
     Without an iterable, count by hand with `bar.update(n)` inside `with progress(...) as bar`.
     """
-    options = {"disable": True} if int(os.environ.get("RANK", 0)) else {}  # False would outdo TQDM_DISABLE
+    options = {"disable": True} if rank() else {}  # False would outdo TQDM_DISABLE
     return tqdm(
         iterable, desc=name, total=total, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, leave=None, **options
     )

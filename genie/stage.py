@@ -11,6 +11,7 @@ from pathlib import Path
 
 from genie.launch import LOST, is_launched, is_loss_of_others, launch, leave_fault
 from genie.params import Params, load_params
+from genie.processes import rank
 from genie.training.tracking import NullTracker, Tracker, open_tracker
 
 METRICS_FOLDER = Path("data/metrics")
@@ -35,8 +36,7 @@ def run_stage(name: str, main: Callable[[Params, Tracker], None], *, in_processe
         if in_processes and params.runtime.processes > 1 and not is_launched():
             launch(f"stages.{name}", params.runtime)
             return
-        is_first = int(os.environ.get("RANK", 0)) == 0
-        with open_tracker(name, params) if is_first else nullcontext(NullTracker()) as tracker:
+        with open_tracker(name, params) if rank() == 0 else nullcontext(NullTracker()) as tracker:
             main(params, tracker)
 
 

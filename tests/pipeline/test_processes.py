@@ -21,6 +21,21 @@ from genie.params import read_yaml
 SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages, and what they write
 TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_dynamics"]
 
+# Saves once, after the first step, and never again unless it must; gets its Ctrl-C within step 7.
+INTERRUPTED = """
+import os, runpy, signal
+import genie.training.loop as loop
+loop.SAVING_SHARE = 1e-9
+add, steps = loop._Means.add, []
+def interrupted_add(self, values):
+    steps.append(values)
+    if len(steps) == 7:
+        os.kill(os.getpid(), signal.SIGINT)
+    add(self, values)
+loop._Means.add = interrupted_add
+runpy.run_module("stages.train_lam", run_name="__main__")
+"""
+
 
 def set_processes(project, count: int) -> None:
     """Has stages run in so many processes."""
@@ -76,6 +91,20 @@ def test_a_killed_training_goes_on_to_the_same_bytes(trained, stage, request):
         seconds_of_a_run = time.monotonic() - start
         assert [out.read_bytes() for out in outs] == wanted
         assert not list(states.glob("*")), "what is saved goes when the stage ends"
+
+
+def test_ctrl_c_saves_the_step_and_tells_how_to_go_on(trained):
+    outs = [trained.root / "data/models/lam/model.safetensors", trained.root / "data/curves/lam.csv"]
+    wanted = [out.read_bytes() for out in outs]
+    states = trained.root / ".cache/resume/train_lam"
+    with trained.started(sys.executable, "-c", INTERRUPTED, stderr=subprocess.PIPE, text=True) as process:
+        _, told = process.communicate()
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "train_lam: interrupted; run the same command again to continue"
+    [path] = states.glob("*/state.pt")
+    assert torch.load(path, weights_only=True)["step"] == 7, "that of the step in which it came"
+    trained.run(sys.executable, "-m", "stages.train_lam")
+    assert [out.read_bytes() for out in outs] == wanted
 
 
 def test_a_killed_process_ends_all_with_one_line_and_they_go_on(trained):
