@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from shutil import copy2, copytree, ignore_patterns
+from shutil import copy2
 
 import pytest
 from mlflow import MlflowClient
@@ -98,12 +98,3 @@ def project(tmp_path_factory, tiny_tree) -> Project:
     assert changed == {"dvc.lock", "data/"}, "of what the pipeline writes, only the lock and metrics are for git"
     project.commit("first run")
     return project
-
-
-@pytest.fixture
-def trained(project, tmp_path) -> Project:
-    """A copy of the project whose data are those of its first run, for a stage to be run in by hand."""
-    project.run("git", "restore", ".")
-    project.dvc("checkout", "--force")
-    copytree(project.root, tmp_path / "copy", ignore=ignore_patterns(".dvc", "mlflow.db", "mlartifacts"))
-    return Project.at(tmp_path / "copy")

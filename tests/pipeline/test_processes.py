@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from shutil import rmtree
+from shutil import copytree, ignore_patterns, rmtree
 
 import numpy as np
 import psutil
@@ -35,6 +35,13 @@ def interrupted_add(self, values):
 loop._Means.add = interrupted_add
 runpy.run_module("stages.train_lam", run_name="__main__")
 """
+
+
+@pytest.fixture
+def trained(project, tmp_path):
+    """A copy of the project after its first run, for a stage to be run in by hand."""
+    copytree(project.root, tmp_path / "copy", ignore=ignore_patterns(".dvc", "mlflow.db", "mlartifacts"))
+    return project.at(tmp_path / "copy")
 
 
 def set_processes(project, count: int) -> None:
