@@ -54,6 +54,9 @@ def sample_frame(
 def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
     if temperature == 0:
         return logits_BNK.argmax(-1)
-    # Gumbel-max: an exact draw without a sum over the codes or a round trip to the host.
-    uniform = torch.rand(logits_BNK.shape, generator=generator, device=logits_BNK.device).clamp_min(1e-20)
-    return (logits_BNK / temperature - (-uniform.log()).log()).argmax(-1)
+    # One number a token, looked up among the summed probabilities: an exact draw, without noise for each of the codes
+    # nor a round trip to the host.
+    summed_BNK = (logits_BNK / temperature).softmax(-1).cumsum(-1)
+    uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
+    drawn_BN1 = torch.searchsorted(summed_BNK, uniform_BN1 * summed_BNK[..., -1:], right=True)
+    return drawn_BN1.squeeze(-1).clamp_max(logits_BNK.shape[-1] - 1)  # the product may be rounded up to the sum
