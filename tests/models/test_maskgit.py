@@ -106,3 +106,11 @@ def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     tokens_BN, _ = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator)
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
+
+
+def test_an_impossible_token_is_never_drawn():
+    dice = Dice()
+    dice.logits_K = torch.tensor([-torch.inf, 0.0, -torch.inf])
+    memory = Dynamics.remember(dice, torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
+    tokens_BN, _ = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, torch.Generator())
+    assert torch.equal(tokens_BN, torch.ones_like(tokens_BN))
