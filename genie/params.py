@@ -96,7 +96,7 @@ class TokenizerParams(TrainingParams):
 
 
 class ProbeParams(TrainingParams):
-    """What the latent action model shares with its probe: the encoder and the training."""
+    """The supervised probe: the latent action model's encoder, and its training."""
 
     history: Annotated[int, Field(ge=1, le=64)]
     width: Width
@@ -111,7 +111,7 @@ class ProbeParams(TrainingParams):
 
 
 class LamParams(ProbeParams):
-    """The latent action model and its gate."""
+    """The latent action model, its gate, and what its probe has of its own."""
 
     num_actions: Annotated[int, Field(ge=2, le=255)]
     code_dim: Width
@@ -119,10 +119,14 @@ class LamParams(ProbeParams):
     ema_decay: Share
     gate_min_perplexity: Annotated[float, Field(ge=0)]
     gate_min_gain_db: float
+    probe_steps: Count
+    probe_seed: Seed
 
     def of_probe(self) -> ProbeParams:
-        """Those that the probe shares, and no others: a change of the others leaves a trained probe valid."""
-        return ProbeParams(**self.model_dump(include=set(ProbeParams.model_fields)))
+        """Those of the probe, whose steps and seed are its own: what measures a latent action model stays the same
+        however long that is trained, and from whichever seed."""
+        shared = self.model_dump(include=set(ProbeParams.model_fields))
+        return ProbeParams(**shared | {"steps": self.probe_steps, "seed": self.probe_seed})
 
 
 class DynamicsParams(TrainingParams):

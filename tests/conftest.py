@@ -45,10 +45,11 @@ TINY = {
         "width": 16,
         "num_blocks": 2,
         **TINY_TRAINING,
+        "probe_steps": TINY_TRAINING["steps"],
         "gate_min_perplexity": 0.0,
         "gate_min_gain_db": -100.0,
     },
-    "dynamics": {"context_frames": 2, **TINY_TRANSFORMER},
+    "dynamics": {"context_frames": 2, "window": 8, **TINY_TRANSFORMER},
     "evaluate": {
         "num_clips": 4,
         "horizon": 5,

@@ -59,4 +59,4 @@ def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generat
     summed_BNK = (logits_BNK / temperature).softmax(-1).cumsum(-1)
     uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
     drawn_BN1 = torch.searchsorted(summed_BNK, uniform_BN1 * summed_BNK[..., -1:], right=True)
-    return drawn_BN1.squeeze(-1).clamp_max(logits_BNK.shape[-1] - 1)  # the product may be rounded up to the sum
+    return drawn_BN1.squeeze(-1).clamp_max(logits_BNK.shape[-1] - 1)  # if rounding makes the product the sum

@@ -11,7 +11,7 @@ from genie.params import TrainingParams
 # What a section says of its training, its data or its gate, and the model does not need.
 NOT_OF_THE_MODEL = {
     "tokenizer": set(),
-    "lam": {"window", "gate_min_perplexity", "gate_min_gain_db"},
+    "lam": {"window", "gate_min_perplexity", "gate_min_gain_db", "probe_steps", "probe_seed"},
     "dynamics": {"window", "actions"},
 }
 # Other values for each param whose type or range a generic change would break.

@@ -115,7 +115,8 @@ def test_params_are_the_sections_or_keys_a_script_reads(stage):
             expected.add("runtime.compile")
         expected.add(f"{section}.{key}" if key in PARAMS[section] else section)
     if stage == "train_probe":  # it reads them through `of_probe`, which gives no others
-        expected = expected - {"lam"} | {f"lam.{key}" for key in ProbeParams.model_fields}
+        own = {"steps": "probe_steps", "seed": "probe_seed"}
+        expected = expected - {"lam"} | {f"lam.{own.get(key, key)}" for key in ProbeParams.model_fields}
     assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())
 
 
