@@ -62,8 +62,8 @@ lint: $(INSTALLED_DEV) ## Set up, then check style only
 	ruff check .
 	ruff format --check .
 
-bench: $(INSTALLED_DEV) ## Measure speed and memory of each part, then play in Chromium (there, WORLD=folder for another)
-	genie bench
+bench: $(INSTALLED_DEV) ## Measure speed and memory of each part, then play the world in Chromium (WORLD=folder for another)
+	genie bench $(WORLD:%=--world %)
 	python -m benchmarks.play $(WORLD:%=--world %)
 
 pictures: $(INSTALLED_DEV) ## Make those of the page in docs/ anew, of the shipped world (WORLD=folder for another)

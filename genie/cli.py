@@ -218,6 +218,9 @@ def bench(
         list[str] | None,
         typer.Option(help="machine, collect, reading, tokenizer, lam, dynamics, sampling; may be repeated."),
     ] = None,
+    world: Annotated[
+        str | None, typer.Option(help="The world that sampling plays, as of `genie play`. Without: the shipped one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: names to figures.")] = False,
 ) -> None:
     """Measure how fast each part is on this machine, beside what it is to be compared with, and its peak memory.
@@ -231,5 +234,5 @@ def bench(
         from genie.bench.figures import as_json as to_json
         from genie.bench.run import bench as measure
 
-        figures = measure(load_params(), only or ())
+        figures = measure(load_params(), only or (), world)
         print(to_json(figures) if as_json else f"{as_table(figures)}\n\n{NOTE}")

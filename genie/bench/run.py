@@ -36,11 +36,15 @@ PARTS = {
 }
 
 
-def bench(params: Params, only: Sequence[str] = ()) -> list[Figure]:
+def bench(params: Params, only: Sequence[str] = (), world: str | None = None) -> list[Figure]:
     """Measures the parts named, or all.
+
+    Args:
+        world: which one sampling plays, as of `open_world`; None is the shipped one.
 
     Raises:
         ValueError: there is no such part, or the machine is too busy to tell.
+        PretrainedError, CheckpointError, RuntimeUnavailableError: the world is not to be had.
     """
     unknown = set(only) - set(PARTS)
     if unknown:
@@ -53,7 +57,8 @@ def bench(params: Params, only: Sequence[str] = ()) -> list[Figure]:
         for part, (function, *more) in calls:
             bar.update()
             bar.set_postfix_str(part)
-            figures += _in_process(function, params, Path(folder), *more)
+            played = [world] if part == "sampling" else []
+            figures += _in_process(function, params, Path(folder), *more, *played)
         bar.update()
     return figures
 

@@ -1,4 +1,4 @@
-"""Playing the shipped world: with its cache of keys and values, without, and as it grows."""
+"""Playing a world: with its cache of keys and values, without, and as it grows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,9 +61,9 @@ def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarr
     return lambda: world.step(next(actions) if batch is None else np.full(batch, next(actions)))
 
 
-def measure(params: Params, folder: Path) -> list[Figure]:
-    """Of the shipped world, in as many threads as play takes."""
-    return measure_world(open_world(None, params))
+def measure(params: Params, folder: Path, source: str | None = None) -> list[Figure]:
+    """Of a world as `genie play` opens it, or the shipped one, in as many threads as play takes."""
+    return measure_world(open_world(source, params))
 
 
 def measure_world(world: WorldModel) -> list[Figure]:

@@ -61,6 +61,13 @@ def test_parts_run_in_processes_of_their_own(tiny_params, monkeypatch):
     assert called == ["data.write_data", "machine.measure", "reading.measure"], "in the parts' order"
 
 
+def test_sampling_plays_the_world_that_is_named(tiny_params, monkeypatch):
+    monkeypatch.setattr("genie.bench.run._in_process", lambda *call: called.append(call) or [])
+    called = []
+    bench(tiny_params, ["machine", "sampling"], "castle")
+    assert {call[0]: call[3:] for call in called[1:]} == {"machine.measure": (), "sampling.measure": ("castle",)}
+
+
 def test_a_process_returns_figures(tiny_params, tmp_path):
     from genie.bench.run import _in_process
 
