@@ -186,7 +186,7 @@ class WorldModel(
             tokens_BN, memory = self._dream(memory, action_B, generator)
             yield self.tokenizer.decode(tokens_BN)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def reset(self, frames: np.ndarray, *, actions: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
         """Begins to play from a prompt; the world is then in the state that `step` goes on from.
 
@@ -221,7 +221,7 @@ class WorldModel(
         self._memory, self._batched = self._read(frames_BTHWC, actions_BS), batched
         return self._shown(self._memory.last_BN)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, action: int | np.ndarray) -> np.ndarray:
         """Presses a latent action, and goes one frame on.
 
@@ -240,7 +240,7 @@ class WorldModel(
         tokens_BN, self._memory = self._dream(memory, action_B, self._generator)
         return self._shown(tokens_BN)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def imagine(self) -> np.ndarray:
         """What each latent action would lead to, uint8 `(A, H, W, 3)`; the world stays where it is.
 

@@ -185,7 +185,7 @@ class Dynamics(nn.Module):
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
         mask_TT = causal_mask(num_past + num_frames, keep, device)[num_past:]
-        x_BTPD, own = self._transform(
+        x_BTPD, seen = self._transform(
             with_it.unread_BTN,
             torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
             with_it.led_to_BT,
@@ -194,14 +194,9 @@ class Dynamics(nn.Module):
             memory.keys_values or None,
         )
         if num_unread:
-            read = [(k[..., :num_unread, :], v[..., :num_unread, :]) for k, v in own]
-            if memory.keys_values:
-                read = [
-                    (torch.cat([past_k, k], dim=-2), torch.cat([past_v, v], dim=-2))
-                    for (past_k, past_v), (k, v) in zip(memory.keys_values, read, strict=True)
-                ]
+            clean = [(k[..., :-1, :], v[..., :-1, :]) for k, v in seen]  # the masked frame's come last
             memory = Memory(
-                [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in read],
+                [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
                 memory.last_BN,
                 memory.unread_BTN[:, :0],
                 memory.led_to_BT[:, :0],
@@ -249,7 +244,7 @@ class Dynamics(nn.Module):
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
         """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them and the actions that
-        led to them; and their keys and values."""
+        led to them; and the keys and values of the past and of them."""
         x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
         x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
         action_BTD = self.action_in(led_to_BT)
@@ -261,8 +256,8 @@ class Dynamics(nn.Module):
             x_BTPD = x_BTPD + action_BT1D
         else:
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
-        x_BTPD, own = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
-        return x_BTPD[:, :, -len(self.place) :], own
+        x_BTPD, seen = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
+        return x_BTPD[:, :, -len(self.place) :], seen
 
     def _merge(self, x_BTND: torch.Tensor) -> torch.Tensor:
         (rows, columns), size = self.patch_grid, self.config.patch_size

@@ -77,23 +77,24 @@ class TemporalAttention(Attention):
     def forward(
         self, x_BTND: torch.Tensor, times_T: torch.Tensor, mask_TT: torch.Tensor | None, past: KeyValue | None
     ) -> tuple[torch.Tensor, KeyValue]:
-        """Attends; returns the outcome and this call's own keys and values, each `(B, N, H, T, D/H)`."""
+        """Attends; returns the outcome and all keys and values, those of the past first, each `(B, N, H, P+T, D/H)`."""
         q, k, v = self.heads(rearrange(x_BTND, "b t n d -> b n t d"))
-        q, k = self._rotate(q, times_T), self._rotate(k, times_T)
-        own = (k, v)
+        angles = times_T.float().unsqueeze(-1) * self.frequencies
+        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=-2), torch.cat([past[1], v], dim=-2)
+        seen = (k, v)
         num_places = q.shape[1]
         q, k, v = (rearrange(t, "b n h t d -> (b n) h t d") for t in (q, k, v))
         attended = attend(q, k, v, mask_TT)
         attended = rearrange(attended, "(b n) h t d -> b n h t d", n=num_places)
-        return rearrange(self.merge(attended), "b n t d -> b t n d"), own
+        return rearrange(self.merge(attended), "b n t d -> b t n d"), seen
 
-    def _rotate(self, x: torch.Tensor, times_T: torch.Tensor) -> torch.Tensor:
-        angle = times_T.float().unsqueeze(-1) * self.frequencies
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 class Modulation(nn.Module):
@@ -149,15 +150,15 @@ class STBlock(nn.Module):
             past: keys and values of P earlier frames, `(B, N, H, P, D/H)` each, seen by every frame.
 
         Returns:
-            The outcome and the temporal keys and values of these T frames.
+            The outcome, and the temporal keys and values of the P past frames and these T.
         """
         sublayers = self.modulation(condition_BTD) if self.modulation else [None] * 3
         attended = self.spatial(self._enter(x_BTND, 0, sublayers))
         x_BTND = self._leave(x_BTND, attended, sublayers[0])
-        attended, own = self.temporal(self._enter(x_BTND, 1, sublayers), times_T, mask_TT, past)
+        attended, seen = self.temporal(self._enter(x_BTND, 1, sublayers), times_T, mask_TT, past)
         x_BTND = self._leave(x_BTND, attended, sublayers[1])
         mixed = self.mlp(self._enter(x_BTND, 2, sublayers))
-        return self._leave(x_BTND, mixed, sublayers[2]), own
+        return self._leave(x_BTND, mixed, sublayers[2]), seen
 
     def _enter(self, x_BTND: torch.Tensor, index: int, sublayers: list) -> torch.Tensor:
         normed = self.norms[index](x_BTND)
@@ -187,8 +188,8 @@ class STTransformer(nn.Module):
         past: list[KeyValue] | None = None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
         """As `STBlock.forward`, with one past and one outcome of keys and values a layer."""
-        own = []
+        seen = []
         for index, block in enumerate(self.blocks):
             x_BTND, key_value = block(x_BTND, times_T, mask_TT, condition_BTD, past[index] if past else None)
-            own.append(key_value)
-        return x_BTND, own
+            seen.append(key_value)
+        return x_BTND, seen

@@ -110,10 +110,5 @@ def test_one_frame_at_a_time_equals_all_at_once(scrambled, x_BTND, conditioned, 
     for t in range(FRAMES):
         now = slice(t, t + 1)
         condition = None if condition_BTD is None else condition_BTD[:, now]
-        step, own = transformer(x_BTND[:, now], TIMES[now], None, condition, past)
+        step, past = transformer(x_BTND[:, now], TIMES[now], None, condition, past)
         torch.testing.assert_close(step[:, 0], whole[:, t])
-        past = own if past is None else [_joined(*layers) for layers in zip(past, own, strict=True)]
-
-
-def _joined(past, own):
-    return tuple(torch.cat(pair, dim=-2) for pair in zip(past, own, strict=True))
