@@ -61,6 +61,11 @@ def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarr
     return lambda: world.step(next(actions) if batch is None else np.full(batch, next(actions)))
 
 
+def check(params: Params, folder: Path, source: str | None = None) -> None:
+    """Opens what `measure` is to play, for the faults that it may have."""
+    open_world(source, params)
+
+
 def measure(params: Params, folder: Path, source: str | None = None) -> list[Figure]:
     """Of a world as `genie play` opens it, or the shipped one, in as many threads as play takes."""
     return measure_world(open_world(source, params))

@@ -4,12 +4,13 @@ from importlib import import_module
 
 import pytest
 
-from genie.bench import simulator
+from genie.bench import sampling, simulator
 from genie.bench.data import GROWTH
 from genie.bench.figures import as_json, ratios
 from genie.bench.run import PARTS, bench
 from genie.data.episodes import EpisodeStore
 from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
+from genie.pretrained import PretrainedError
 
 
 @pytest.fixture
@@ -65,7 +66,22 @@ def test_sampling_plays_the_world_that_is_named(tiny_params, monkeypatch):
     monkeypatch.setattr("genie.bench.run._in_process", lambda *call: called.append(call) or [])
     called = []
     bench(tiny_params, ["machine", "sampling"], "castle")
-    assert {call[0]: call[3:] for call in called[1:]} == {"machine.measure": (), "sampling.measure": ("castle",)}
+    assert [(call[0], call[3:]) for call in called] == [
+        ("sampling.check", ("castle",)),
+        ("data.write_data", ()),
+        ("machine.measure", ()),
+        ("sampling.measure", ("castle",)),
+    ]
+
+
+def test_a_faulty_world_is_found_before_anything_is_measured(tiny_params, monkeypatch):
+    def call(function, *more):
+        assert function == "sampling.check"
+        return sampling.check(*more)
+
+    monkeypatch.setattr("genie.bench.run._in_process", call)
+    with pytest.raises(PretrainedError, match="castle: no such folder"):
+        bench(tiny_params, world="castle")
 
 
 def test_a_process_returns_figures(tiny_params, tmp_path):
