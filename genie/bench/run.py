@@ -54,7 +54,7 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
     with TemporaryDirectory() as folder, progress(name="bench", total=len(calls) + 1, unit="part") as bar:
         bar.set_postfix_str("data")
         if any(part == "sampling" for part, _ in calls):
-            _in_process("sampling.check", params, Path(folder), world)  # a fault in it shows before minutes are spent
+            _in_process("sampling.check", params, world)  # a fault in it shows before minutes are spent
         _in_process("data.write_data", params, Path(folder))
         for part, (function, *more) in calls:
             bar.update()

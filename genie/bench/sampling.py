@@ -61,7 +61,7 @@ def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarr
     return lambda: world.step(next(actions) if batch is None else np.full(batch, next(actions)))
 
 
-def check(params: Params, folder: Path, source: str | None = None) -> None:
+def check(params: Params, source: str | None) -> None:
     """Opens what `measure` is to play, for the faults that it may have."""
     open_world(source, params)
 

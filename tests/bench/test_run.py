@@ -66,8 +66,8 @@ def test_sampling_plays_the_world_that_is_named(tiny_params, monkeypatch):
     monkeypatch.setattr("genie.bench.run._in_process", lambda *call: called.append(call) or [])
     called = []
     bench(tiny_params, ["machine", "sampling"], "castle")
-    assert [(call[0], call[3:]) for call in called] == [
-        ("sampling.check", ("castle",)),
+    assert called[0] == ("sampling.check", tiny_params, "castle")
+    assert [(call[0], call[3:]) for call in called[1:]] == [
         ("data.write_data", ()),
         ("machine.measure", ()),
         ("sampling.measure", ("castle",)),
