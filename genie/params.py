@@ -168,6 +168,8 @@ class EvaluateParams(Strict):
     i3d_weights: Annotated[str, Field(min_length=1)] | None
     num_gifs: Annotated[int, Field(gt=0, le=64)]
     num_states: Count
+    steered_states: Count
+    steered_frames: Count
     seed: Seed
 
     @model_validator(mode="after")

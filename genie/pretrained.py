@@ -1,7 +1,7 @@
 """A world as one flat folder, laid out as Hugging Face's hub keeps models: to be shipped, shared and loaded whole.
 
     model.safetensors   weights of tokenizer and dynamics, in half precision
-    config.json         their shapes, the sampling, the buttons, and what it was made from
+    config.json         their shapes, the sampling, the controls, and what it was made from
     README.md           the model card
     prompts.npz         what a dream may start from, where that is known
 
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +22,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import snapshot_download
 
-from genie.data.buttons import Button
-from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.controls import Controls
 from genie.models.config import hashable
 from genie.models.dynamics import Dynamics
 from genie.models.tokenizer import Tokenizer
@@ -47,7 +46,7 @@ Nobody told it what its buttons do. What they came to do was counted afterwards,
 
 | button | stands for | probability |
 | ---: | --- | ---: |
-{% for button in world.buttons -%}
+{% for button in world.controls.buttons -%}
 | {{ loop.index0 }} | {{ button.action.replace("_", " ") }} | {{ "%.2f" | format(button.confidence) }} |
 {% endfor %}
 ## Play
@@ -57,7 +56,8 @@ from genie.world import WorldModel
 
 world = WorldModel.from_pretrained("this folder, or its name on the hub")
 frame_HWC = world.reset(frames_THWC)  # uint8, 64x64, RGB; `world.prompts` holds some
-frame_HWC = world.step(3)
+frame_HWC = world.step(3)  # a button
+frame_HWC = world.step(world.steer(2))  # the one to press now for "right"; 0 to 5: stay, left, right, jump, both
 ```
 
 or in a browser: `genie play --world FOLDER`.
@@ -70,7 +70,7 @@ Trained by `{{ command }}`.
 Checkpoints: tokenizer `{{ tokenizer }}`, dynamics `{{ dynamics }}`.
 The weights are kept in half precision and computed with in single.
 {%- if halving_cost is defined %}
-That visibly changes {{ "%.3f" | format(100 * halving_cost) }}% of the pixels of a first dreamed frame.
+That visibly changes {{ "%.3f" | format(100 * halving_cost) }}% of the pixels of a first frame dreamed at temperature 0.
 {%- endif %}
 
 The dynamics sees {{ world.context_frames }} frames of the past: what leaves the view is forgotten.
@@ -119,7 +119,7 @@ def find_world(world: str | Path | None = None, **download) -> Path:
 
 
 def write_world(
-    folder: Path, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams, buttons: Sequence[Button]
+    folder: Path, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams, controls: Controls
 ) -> None:
     """Writes weights and config into an existing folder."""
     models = (tokenizer, dynamics)
@@ -133,7 +133,7 @@ def write_world(
         "weights": _digest(weights),
         **{model.kind: {"made_from": made_from(model), "config": asdict(model.config)} for model in models},
         "sampling": sampling.model_dump(),
-        "buttons": [{"action": button.action, "shares": list(button.shares)} for button in buttons],
+        **controls.to_json(),
     }
     # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
     (folder / WEIGHTS).write_bytes(weights)
@@ -142,7 +142,7 @@ def write_world(
 
 def read_world(
     folder: Path, device: torch.device | str = "cpu"
-) -> tuple[Tokenizer, Dynamics, SamplingParams, tuple[Button, ...]]:
+) -> tuple[Tokenizer, Dynamics, SamplingParams, Controls]:
     """What `write_world` wrote: the models in eval mode and single precision.
 
     Raises:
@@ -167,15 +167,14 @@ def read_world(
             model.fingerprint = told["made_from"]
             models.append(model.to(device).eval())
         sampling = SamplingParams(**content["sampling"])
-        buttons = tuple(Button(tuple(map(float, entry["shares"]))) for entry in content["buttons"])
-        assert len(buttons) == models[1].config.num_actions, "a button a latent action"
-        assert all(len(button.shares) == len(EFFECTIVE_ACTIONS) for button in buttons), "a share a true action"
+        controls = Controls.from_json(content)
+        assert len(controls.buttons) == models[1].config.num_actions, "a button a latent action"
     except PretrainedError:
         raise
     except (*DAMAGE, ValueError, AssertionError) as error:
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise PretrainedError(f"{folder}: damaged or of another version ({cause}); {again}") from None
-    return *models, sampling, buttons
+    return *models, sampling, controls
 
 
 def made_from(model: Tokenizer | Dynamics) -> str:

@@ -12,8 +12,9 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from genie.data.buttons import Button, read_buttons
+from genie.data.controls import MEMORY, Controls, read_controls
 from genie.data.episodes import FRAME_SHAPE
+from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import Dynamics, Memory
 from genie.models.maskgit import sample_frame
 from genie.models.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ class WorldModel(
         tokenizer: in eval mode.
         dynamics: in eval mode, trained on that tokenizer's tokens.
         sampling: MaskGIT steps and temperature.
-        buttons: what each of its latent actions is called.
+        controls: what its latent actions stand for, and what presses them.
         prompts: what it may start from, where that is known; kept when it is saved.
     """
 
@@ -60,30 +61,31 @@ class WorldModel(
         tokenizer: Tokenizer,
         dynamics: Dynamics,
         sampling: SamplingParams,
-        buttons: Sequence[Button],
+        controls: Controls,
         prompts: Sequence[Prompt] = (),
     ):
         super().__init__()
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         self.sampling = sampling
-        self.buttons = buttons
+        self.controls = controls
         self.prompts = tuple(prompts)
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
         self._card: str | None = None
         self._memory: Memory | None = None
+        self._before_BM: np.ndarray | None = None  # what was pressed last
         self._generator: torch.Generator | None = None
         self._batched = False
         self.eval()
 
     @classmethod
     def load(cls, models: str | Path, sampling: SamplingParams, device: torch.device | str = "cpu") -> "WorldModel":
-        """The world of a folder that holds the checkpoints `tokenizer/` and `dynamics/`.
+        """The world of a folder that holds the checkpoints `tokenizer/` and `dynamics/`, and `controls.json`.
 
         Raises:
             CheckpointError: one is missing or damaged, or the dynamics was trained on another tokenizer's tokens.
-            ButtonsError: the dynamics lacks the names of its actions.
+            ControlsError: they lack their controls.
         """
         tokenizer = load_model(Path(models) / "tokenizer", Tokenizer, device)
         dynamics = load_model(Path(models) / "dynamics", Dynamics, device)
@@ -93,7 +95,7 @@ class WorldModel(
                 f"{models}: the dynamics was trained on tokens of tokenizer {trained_on}, "
                 f"and this is tokenizer {found}; rebuild both with: dvc repro"
             )
-        return cls(tokenizer, dynamics, sampling, read_buttons(Path(models) / "dynamics"))
+        return cls(tokenizer, dynamics, sampling, read_controls(models))
 
     @classmethod
     def from_pretrained(
@@ -136,7 +138,7 @@ class WorldModel(
             return super().save_pretrained(partial, **hub)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_world(save_directory, self.tokenizer, self.dynamics, self.sampling, self.buttons)
+        write_world(save_directory, self.tokenizer, self.dynamics, self.sampling, self.controls)
         if self.prompts:
             write_prompts(save_directory / PROMPTS, self.prompts)
 
@@ -219,6 +221,9 @@ class WorldModel(
             actions_BS = actions_BS.reshape(len(frames_BTHWC), -1)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._memory, self._batched = self._read(frames_BTHWC, actions_BS), batched
+        unknown_BM = np.full((len(frames_BTHWC), MEMORY), self.num_actions)
+        known_BS = unknown_BM[:, :0] if actions_BS is None else actions_BS.cpu().numpy()
+        self._before_BM = np.concatenate([unknown_BM, known_BS], axis=1)[:, -MEMORY:]
         return self._shown(self._memory.last_BN)
 
     @torch.inference_mode()
@@ -238,7 +243,26 @@ class WorldModel(
         shape = (len(memory.before_BN),) if self._batched else ()
         action_B = self._latent_actions(action, shape).reshape(-1)
         tokens_BN, self._memory = self._dream(memory, action_B, self._generator)
+        self._before_BM = np.column_stack([self._before_BM[:, 1:], action_B.cpu().numpy()])
         return self._shown(tokens_BN)
+
+    def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
+        """The latent action to press now for an effective true one, which depends on what was pressed before.
+
+        Args:
+            effect: index in `EFFECTIVE_ACTIONS`; `(B,)` of them where B worlds are played.
+
+        Returns:
+            What `step` is to be told.
+
+        Raises:
+            WorldError: there is no such action, or nothing to go on from.
+        """
+        memory = self._played()
+        shape = (len(memory.before_BN),) if self._batched else ()
+        effect_B = _whole_numbers(effect, shape, len(EFFECTIVE_ACTIONS), "effective actions").reshape(-1)
+        latent_B = self.controls.steer(effect_B, self._before_BM)
+        return latent_B if self._batched else int(latent_B[0])
 
     @torch.inference_mode()
     def imagine(self) -> np.ndarray:
@@ -287,15 +311,21 @@ class WorldModel(
         return self._memory
 
     def _latent_actions(self, actions: int | np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
-        actions = np.asarray(actions)
-        known = np.issubdtype(actions.dtype, np.integer) and actions.shape == shape
-        if not known or (actions.size and not 0 <= actions.min() <= actions.max() < self.num_actions):
-            raise WorldError(
-                f"{actions.tolist()!r}: latent actions are whole numbers from 0 to {self.num_actions - 1}"
-                + (f", here of shape {shape}" if shape else ", here a single one")
-            )
+        actions = _whole_numbers(actions, shape, self.num_actions, "latent actions")
         return torch.tensor(actions, dtype=torch.int64, device=self.device)
 
     def _shown(self, tokens_BN: torch.Tensor) -> np.ndarray:
         frames_BHWC = self.tokenizer.decode(tokens_BN).cpu().numpy()
         return frames_BHWC if self._batched else frames_BHWC[0]
+
+
+def _whole_numbers(numbers: int | np.ndarray, shape: tuple[int, ...], count: int, name: str) -> np.ndarray:
+    """Numbers in [0, count) as an array of that shape; raises WorldError if they are none."""
+    numbers = np.asarray(numbers)
+    known = np.issubdtype(numbers.dtype, np.integer) and numbers.shape == shape
+    if not known or (numbers.size and not 0 <= numbers.min() <= numbers.max() < count):
+        raise WorldError(
+            f"{numbers.tolist()!r}: {name} are whole numbers from 0 to {count - 1}"
+            + (f", here of shape {shape}" if shape else ", here a single one")
+        )
+    return numbers

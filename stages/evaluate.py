@@ -11,10 +11,11 @@ from genie.data.branches import play_branches
 from genie.data.episodes import EpisodeStore
 from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, read_tokens
 from genie.evaluation.controllability import action_nmi
-from genie.evaluation.counterfactual import branch_nmi, counterfactual_metrics, imagine_branches, infer_actions
+from genie.evaluation.counterfactual import branch_nmi, counterfactual_metrics, imagine_branches, past_actions_of
 from genie.evaluation.frechet import i3d_distance, probe_distance
-from genie.evaluation.report import write_counterfactuals, write_report
+from genie.evaluation.report import write_counterfactuals, write_report, write_steering
 from genie.evaluation.rollouts import drift_metrics, measure_rollouts, rollout_metrics
+from genie.evaluation.steering import measure_steering
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
 from genie.params import Params
@@ -41,25 +42,28 @@ def main(params: Params, tracker: Tracker) -> None:
     distances = [probe_distance(probe, settings.horizon)]
     if settings.i3d_weights:
         distances.append(i3d_distance(settings.i3d_weights, settings.horizon, world.device))
-    branches = play_branches(params.collect, "test", settings.num_states, world.context_frames + lam.history - 1)
+    play = partial(play_branches, params.collect, "test", past_frames=world.context_frames + lam.history - 1)
+    branches = play(settings.num_states)
+    held = play(settings.steered_states, held_frames=settings.steered_frames)
 
     with accelerator.autocast():
         measure = partial(measure_rollouts, world, store, actions, seed=settings.seed)
         drift = measure(horizon=settings.drift_horizon, num_clips=settings.drift_clips)
         rollouts = measure(horizon=settings.horizon, num_clips=settings.num_clips, watchers=distances)
-        metrics = (
-            rollout_metrics(rollouts) | drift_metrics(drift) | {"action_nmi": action_nmi(actions, store.actions())}
-        )
+        metrics = rollout_metrics(rollouts) | drift_metrics(drift)
+        metrics |= {"action_nmi": action_nmi(actions, store.actions())}
         for distance in distances:
             metrics |= distance.metrics()
-        is_told = learnt_from.lam_fingerprint == TRUE_ACTIONS
-        past_actions = branches.taken_MS if is_told else infer_actions(lam, branches.past_MTHWC)
-        found = imagine_branches(world, branches, past_actions, settings.seed)
-        metrics |= counterfactual_metrics(found, world.buttons) | branch_nmi(lam, branches, found.differs_MEE)
+        labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
+        found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
+        metrics |= counterfactual_metrics(found, world.controls.buttons) | branch_nmi(lam, branches, found.differs_MEE)
         metrics |= {f"{name}_ceiling": value for name, value in branch_nmi(probe, branches, found.differs_MEE).items()}
+        steered, steering = measure_steering(world, labels, held, settings.seed)
+        metrics |= steering
         shown = {"num_gifs": settings.num_gifs, "seed": settings.seed}
         write_report(REPORT, world, store, tokens, actions, rollouts, drift, **shown)
-    write_counterfactuals(REPORT, branches, found, world.buttons)
+    write_counterfactuals(REPORT, branches, found, world.controls.buttons)
+    write_steering(REPORT, held, steered, settings.num_gifs)
     write_metrics("evaluate", metrics)
 
     tracker.log_final(metrics)

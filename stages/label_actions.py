@@ -1,15 +1,17 @@
 """Gives every transition its action: data/actions/, tied to the LAM whose latent actions they are.
 
-With `dynamics.actions: true` these are the simulator's effective actions, for the upper bound of control.
+Then counts what they stand for, and what presses them: data/models/controls.json. With `dynamics.actions: true` the
+actions are the simulator's effective ones, for the upper bound of control.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from genie.data.buttons import TRUE_BUTTONS, read_buttons, write_buttons
+from genie.data.controls import learn_controls, write_controls
 from genie.data.episodes import SPLITS, EpisodeStore
-from genie.data.tokens import TRUE_ACTIONS, write_latent_actions
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, write_latent_actions
 from genie.models.lam import LatentActionModel
 from genie.params import Params
 from genie.runtime import make_accelerator
@@ -18,32 +20,30 @@ from genie.training.checkpoint import load_model
 from genie.training.labelling import latent_actions_of, true_actions_of
 from genie.training.tracking import Tracker
 
-LAM, ACTIONS = "data/models/lam", "data/actions"
+ACTIONS = "data/actions"
 
 
 def main(params: Params, tracker: Tracker) -> None:
     stores = {split: EpisodeStore(f"data/frames/{split}") for split in SPLITS}
     if params.dynamics.actions is True:
         labels = {split: [true_actions_of(store)] for split, store in stores.items()}
-        write(stores, labels, TRUE_ACTIONS, TRUE_BUTTONS)
+        write(stores, labels, TRUE_ACTIONS, len(EFFECTIVE_ACTIONS))
         return
     accelerator = make_accelerator(params.runtime)
-    lam = load_model(LAM, LatentActionModel, accelerator.device)
+    lam = load_model("data/models/lam", LatentActionModel, accelerator.device)
     labels = {split: latent_actions_of(lam, store, name=f"label {split}") for split, store in stores.items()}
     with accelerator.autocast():
-        write(stores, labels, lam.fingerprint, read_buttons(LAM))
+        write(stores, labels, lam.fingerprint, lam.num_actions)
 
 
-def write(stores: dict[str, EpisodeStore], labels: dict[str, Iterable[np.ndarray]], fingerprint: str, buttons) -> None:
+def write(
+    stores: dict[str, EpisodeStore], labels: dict[str, Iterable[np.ndarray]], fingerprint: str, num_actions: int
+) -> None:
     for split, store in stores.items():
-        write_latent_actions(
-            f"{ACTIONS}/{split}.h5",
-            labels[split],
-            store.num_frames,
-            fingerprint=fingerprint,
-            num_actions=len(buttons),
-        )
-    write_buttons(ACTIONS, buttons)
+        file = f"{ACTIONS}/{split}.h5"
+        write_latent_actions(file, labels[split], store.num_frames, fingerprint=fingerprint, num_actions=num_actions)
+    known = read_latent_actions(f"{ACTIONS}/val.h5", fingerprint)
+    write_controls("data/models", learn_controls(stores["val"], known, num_actions))
 
 
 if __name__ == "__main__":

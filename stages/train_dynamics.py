@@ -1,7 +1,5 @@
 """Trains the dynamics on cached tokens and latent actions: data/models/dynamics/."""
 
-from shutil import copy
-
 from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
 from genie.data.windows import TokenWindows
 from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
@@ -42,7 +40,6 @@ def main(params: Params, tracker: Tracker) -> None:
     write_metrics("dynamics", metrics)
     tracker.log_final(metrics)
     save_model("data/models/dynamics", model)
-    copy("data/actions/buttons.json", "data/models/dynamics")
     resume.clear()
 
 

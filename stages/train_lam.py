@@ -1,11 +1,8 @@
 """Trains the latent action model on frames: data/models/lam/. Ends here if its actions have collapsed."""
 
-import numpy as np
-
-from genie.data.buttons import name_buttons, write_buttons
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import FrameWindows
-from genie.evaluation.controllability import action_table, evaluate_lam, validate_lam
+from genie.evaluation.controllability import evaluate_lam, validate_lam
 from genie.evaluation.gate import check_gate
 from genie.evaluation.probing import evaluate_probe
 from genie.models.lam import build_lam
@@ -14,7 +11,6 @@ from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
 from genie.training.checkpoint import load_model, save_model
-from genie.training.labelling import latent_actions_of
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from genie.training.tracking import Tracker
@@ -41,15 +37,12 @@ def main(params: Params, tracker: Tracker) -> None:
             for split in ("val", "test")
         }
         ceiling = evaluate_probe(probe, stores["test"], window=settings.window, num_windows=NUM_WINDOWS)
-        labels = np.concatenate(list(latent_actions_of(model, stores["val"], name="name buttons")))
     check_gate(held_out["val"], settings)
-    buttons = name_buttons(action_table(labels, stores["val"].actions(), model.num_actions))
     metrics = held_out["test"] | {"action_nmi_ceiling": ceiling["action_nmi"]}
     write_curve("lam", curve)
     write_metrics("lam", metrics)
     tracker.log_final(metrics)
     save_model("data/models/lam", model)
-    write_buttons("data/models/lam", buttons)
     resume.clear()
 
 

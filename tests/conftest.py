@@ -14,8 +14,8 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from genie.data.buttons import Button, write_buttons
 from genie.data.collect import collect
+from genie.data.controls import Button, Controls, write_controls
 from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
 from genie.data.tokens import write_latent_actions
 from genie.models.dynamics import build_dynamics
@@ -57,6 +57,8 @@ TINY = {
         "drift_horizon": 8,
         "num_gifs": 1,
         "num_states": 24,
+        "steered_states": 12,
+        "steered_frames": 3,
     },
 }
 
@@ -114,7 +116,9 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
             tokenizer_fingerprint=fingerprint(tokenizer),
         )
     )
-    shares = np.random.default_rng(0).dirichlet(np.ones(6), size=5).round(4)
+    rng = np.random.default_rng(0)
+    buttons = tuple(Button(tuple(row)) for row in rng.dirichlet(np.ones(6), size=5).round(4).tolist())
+    steering = tuple(tuple(map(tuple, table)) for table in rng.integers(5, size=(6, 6, 6)).tolist())
     store = coinrun["test"]
     prompts = [
         Prompt(store.read(start, start + 2), np.array([index]), f"level {level}", level)
@@ -123,7 +127,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
         )
     ]
     sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
-    return WorldModel(tokenizer, dynamics, sampling, [Button(tuple(row)) for row in shares.tolist()], prompts)
+    return WorldModel(tokenizer, dynamics, sampling, Controls(buttons, steering), prompts)
 
 
 @pytest.fixture
@@ -132,7 +136,7 @@ def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
     root, store = tmp_path / "pipeline", coinrun["test"]
     for model in (shared_world.tokenizer, shared_world.dynamics):
         save_model(root / "data/models" / model.kind, model)
-    write_buttons(root / "data/models/dynamics", shared_world.buttons)
+    write_controls(root / "data/models", shared_world.controls)
     YAML().dump(tiny_tree, root / "params.yaml")
     shutil.copytree(store.path, root / "data/frames/test")
     actions = np.random.default_rng(0).integers(shared_world.num_actions, size=len(store)).astype(np.uint8)

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from genie.env import MAX_EPISODE_STEPS, EnvError, GenieEnv, GenieVectorEnv
 from genie.params import SamplingParams
-from genie.world import WorldError, WorldModel
+from genie.world import WorldError
 
 ENVS, EPISODE = 3, 4
 
@@ -47,7 +47,7 @@ def test_it_plays_the_world_as_it_is(tiny_world):
     _, info = env.reset(seed=5)
     prompt = next(prompt for prompt in tiny_world.prompts if prompt.source == info["prompt"])
     tiny_world.reset(prompt.frames_THWC, actions=prompt.actions)
-    names = tuple(button.action.replace("_", " ") for button in tiny_world.buttons)
+    names = tuple(button.action.replace("_", " ") for button in tiny_world.controls.buttons)
     assert info["actions"] == names
     for action in (3, 0, 4):
         frame_HWC, reward, terminated, truncated, info = env.step(action)
@@ -80,8 +80,9 @@ def test_a_prompt_may_be_given(tiny_world):
     assert info["prompt"] == "given"
     with pytest.raises(WorldError, match=r"uint8 \(64, 64, 3\)"):
         GenieEnv(tiny_world).reset(options={"prompt": frames_THWC[0]})
+    tiny_world.prompts = ()
     with pytest.raises(EnvError, match="no prompts of its own"):
-        GenieEnv(WorldModel(tiny_world.tokenizer, tiny_world.dynamics, tiny_world.sampling, tiny_world.buttons)).reset()
+        GenieEnv(tiny_world).reset()
 
 
 def test_what_is_rendered(tiny_world, capsys):

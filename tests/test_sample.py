@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.buttons import TRUE_BUTTONS, write_buttons
+from genie.data.controls import ARROWS, Controls, write_controls
 from genie.data.episodes import NO_ACTION, SCHEMA_VERSION
 from genie.data.tokens import write_latent_actions
 from genie.models.dynamics import Dynamics, DynamicsConfig
@@ -49,7 +49,8 @@ def trained(tmp_path_factory, tiny_tree):
         lam_fingerprint=LAM,
     )
     save_model(root / "data/models/dynamics", noisy(Dynamics(config)))
-    write_buttons(root / "data/models/dynamics", TRUE_BUTTONS[:NUM_ACTIONS])
+    nowhere = ((0,) * (NUM_ACTIONS + 1),) * (NUM_ACTIONS + 1)
+    write_controls(root / "data/models", Controls(ARROWS[:NUM_ACTIONS], (nowhere,) * 6))
     frames = np.zeros((NUM_FRAMES, 64, 64, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(NUM_FRAMES)  # too little to count as motion
     frames[LIVELY] = rng.integers(256, size=frames[LIVELY].shape)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.buttons import Button, ButtonsError, write_buttons
+from genie.data.controls import Button, Controls, ControlsError, write_controls
 from genie.models.dynamics import build_dynamics
 from genie.models.tokenizer import build_tokenizer
 from genie.params import SamplingParams
@@ -12,7 +12,10 @@ from genie.training.checkpoint import CheckpointError, fingerprint, save_model
 from genie.world import WorldError, WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
-BUTTONS = tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS))
+CONTROLS = Controls(
+    buttons=tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS)),
+    steering=tuple(tuple(tuple((e + a + 2 * b) % ACTIONS for b in range(6)) for a in range(6)) for e in range(6)),
+)
 FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     SamplingParams(maskgit_steps=1, temperature=0.0),
@@ -66,7 +69,7 @@ def models(tiny_params, scrambled):
 
 @pytest.fixture
 def world(models):
-    return WorldModel(*models, SAMPLINGS[1], BUTTONS)
+    return WorldModel(*models, SAMPLINGS[1], CONTROLS)
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def dream(world, prompt, seed=0, known=True):
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_the_cache_changes_no_dream(sampling, known, models, prompt):
     tokenizer, dynamics = models
-    cached, slow = (WorldModel(tokenizer, each, sampling, BUTTONS) for each in (dynamics, Uncached(dynamics)))
+    cached, slow = (WorldModel(tokenizer, each, sampling, CONTROLS) for each in (dynamics, Uncached(dynamics)))
     dreamed_BSHWC = dream(cached, prompt, known=known)
     assert dreamed_BSHWC.shape == (BATCH, DREAMED, 64, 64, 3)
     assert dreamed_BSHWC.dtype == torch.uint8
@@ -96,7 +99,7 @@ def test_the_cache_changes_no_dream(sampling, known, models, prompt):
 
 
 def test_a_seed_decides_the_dream(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
+    world = WorldModel(*models, SAMPLINGS[2], CONTROLS)
     assert torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=1))
     assert not torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=2))
 
@@ -131,11 +134,11 @@ def test_frames_are_streamed_as_they_are_dreamed(world, prompt):
 def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path):
     for name, model in zip(("tokenizer", "dynamics"), models, strict=True):
         save_model(tmp_path / name, model)
-    with pytest.raises(ButtonsError, match=r"dynamics/buttons\.json: no such file; run `dvc repro`"):
+    with pytest.raises(ControlsError, match=r"controls\.json: no such file; run `dvc repro`"):
         WorldModel.load(tmp_path, SAMPLINGS[1])
-    write_buttons(tmp_path / "dynamics", BUTTONS)
+    write_controls(tmp_path, CONTROLS)
     loaded = WorldModel.load(tmp_path, SAMPLINGS[1])
-    assert loaded.buttons == BUTTONS
+    assert loaded.controls == CONTROLS
     assert torch.equal(dream(loaded, prompt), dream(world, prompt))
 
 
@@ -157,7 +160,7 @@ def played(world, prompt, row=0):
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_playing_is_dreaming_a_step_at_a_time(sampling, models, prompt):
-    world = WorldModel(*models, sampling, BUTTONS)
+    world = WorldModel(*models, sampling, CONTROLS)
     one = tuple(part[:1] for part in prompt)
     frames_SHWC = played(world, prompt)
     assert frames_SHWC.shape == (DREAMED, 64, 64, 3)
@@ -180,7 +183,7 @@ def test_a_prompt_is_shown_as_the_tokenizer_keeps_it(world, prompt):
 
 
 def test_imagining_tells_what_each_action_leads_to_and_goes_nowhere(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[1], BUTTONS)
+    world = WorldModel(*models, SAMPLINGS[1], CONTROLS)
     world.reset(prompt[0][0].numpy())
     imagined_AHWC = world.imagine()
     assert imagined_AHWC.shape == (ACTIONS, 64, 64, 3)
@@ -190,7 +193,7 @@ def test_imagining_tells_what_each_action_leads_to_and_goes_nowhere(models, prom
 
 
 def test_a_fork_goes_its_own_way_from_where_the_world_is(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
+    world = WorldModel(*models, SAMPLINGS[2], CONTROLS)
     world.reset(prompt[0][0].numpy(), seed=1)
     world.step(2)
     fork = world.fork()
@@ -216,9 +219,47 @@ def test_no_prompt(frames, cause, world):
 @pytest.mark.parametrize("action", [-1, ACTIONS, 1.0, [1], "1", None, True])
 def test_no_action(action, world, prompt):
     with pytest.raises(WorldError, match="reset"):
-        WorldModel(world.tokenizer, world.dynamics, world.sampling, BUTTONS).step(0)
+        WorldModel(world.tokenizer, world.dynamics, world.sampling, CONTROLS).step(0)
     world.reset(prompt[0][0].numpy())
     with pytest.raises(WorldError, match=f"0 to {ACTIONS - 1}, here a single one"):
         world.step(action)
     with pytest.raises(WorldError, match=rf"0 to {ACTIONS - 1}, here of shape \(3,\)"):
         world.reset(prompt[0][0].numpy(), actions=np.array([0, 1]))
+
+
+def test_what_an_effect_presses_depends_on_the_last_two_latent_actions(world, prompt):
+    """The table of these controls: effect + the one before the last + twice the last, 5 where there is none."""
+    frames_THWC = prompt[0][0].numpy()
+    world.reset(frames_THWC[:1])
+    assert [world.steer(effect) for effect in range(6)] == [(effect + 5 + 10) % 5 for effect in range(6)]
+    world.step(3)
+    assert world.steer(2) == (2 + 5 + 6) % 5
+    world.step(4)
+    fork = world.fork()
+    assert world.steer(2) == fork.steer(2) == (2 + 3 + 8) % 5
+    fork.step(1)
+    assert (fork.steer(0), world.steer(0)) == ((0 + 4 + 2) % 5, (0 + 3 + 8) % 5)
+    world.reset(frames_THWC[:2], actions=np.array([2]))
+    assert world.steer(1) == (1 + 5 + 4) % 5
+
+
+def test_worlds_of_a_batch_are_steered_each_by_its_own_past(world, prompt):
+    frames_BTHWC, actions_BS = prompt[0].numpy(), prompt[1].numpy()
+    world.reset(frames_BTHWC, actions=actions_BS)
+    effects_B = np.array([5, 0, 2])
+    steered_B = world.steer(effects_B)
+    for b, effect in enumerate(effects_B):
+        alone = world.fork()
+        alone.reset(frames_BTHWC[b], actions=actions_BS[b])
+        assert alone.steer(effect) == steered_B[b]
+    with pytest.raises(WorldError, match=r"effective actions are whole numbers from 0 to 5, here of shape \(3,\)"):
+        world.steer(0)
+
+
+@pytest.mark.parametrize("effect", [-1, 6, 1.0, [1], "left", None])
+def test_no_effect(effect, world, prompt):
+    with pytest.raises(WorldError, match="reset"):
+        WorldModel(world.tokenizer, world.dynamics, world.sampling, CONTROLS).steer(0)
+    world.reset(prompt[0][0].numpy())
+    with pytest.raises(WorldError, match="effective actions are whole numbers from 0 to 5, here a single one"):
+        world.steer(effect)

@@ -45,7 +45,7 @@ def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | N
     """The world with another dynamics, or another number of MaskGIT steps a frame."""
     steps = maskgit_steps or world.sampling.maskgit_steps
     sampling = world.sampling.model_copy(update={"maskgit_steps": steps})
-    return WorldModel(world.tokenizer, dynamics, sampling, world.buttons, world.prompts)
+    return WorldModel(world.tokenizer, dynamics, sampling, world.controls, world.prompts)
 
 
 def fresh_dynamics(world: WorldModel, **changes: int) -> Dynamics:

@@ -1,6 +1,7 @@
 """What every action would have done: the real game, branched at many states.
 
-Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `H W C` pixels (uint8).
+Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `F` frames that each is
+held for, `H W C` pixels (uint8).
 """
 
 from collections import deque
@@ -24,28 +25,36 @@ class BranchError(ValueError):
 
 @dataclass(frozen=True)
 class Branches:
-    """M states with their past and all their futures, a model step long.
+    """M states with their past and all their futures.
 
     Attributes:
         past_MTHWC: the frames that led to each state, its own the last.
         taken_MS: the effective actions between them.
-        next_MEHWC: the frame that follows under each effective action.
+        held_MEFHWC: the frames that follow while each effective action is held.
     """
 
     past_MTHWC: np.ndarray
     taken_MS: np.ndarray
-    next_MEHWC: np.ndarray
+    held_MEFHWC: np.ndarray
+
+    @property
+    def next_MEHWC(self) -> np.ndarray:
+        """The first frame after each state."""
+        return self.held_MEFHWC[:, :, 0]
 
 
-def play_branches(params: CollectParams, split: str, num_states: int, past_frames: int) -> Branches:
+def play_branches(
+    params: CollectParams, split: str, num_states: int, past_frames: int, held_frames: int = 1
+) -> Branches:
     """Plays the first shard of a split anew, as `collect` did, and branches it now and then.
 
     States with less than `past_frames` behind them in this life are left out, and so are those from which some
-    action ends the life: its next frame would be of another level.
+    action, held so long, ends the life: what follows would be of another level.
 
     Args:
         num_states: M.
         past_frames: T, at least 1.
+        held_frames: F, at least 1.
 
     Raises:
         BranchError: lives are so short that next to no state has such a past and a future under all actions.
@@ -65,15 +74,16 @@ def play_branches(params: CollectParams, split: str, num_states: int, past_frame
             num_played += 1
             if num_played > max_played:
                 raise BranchError(
-                    f"only {num_found} of {num_states} states live {past_frames} frames before and one after, whatever "
-                    "is done: lower evaluate.num_states, dynamics.context_frames or collect.action_repeat"
+                    f"only {num_found} of {num_states} states live {past_frames} frames before and {held_frames} after "
+                    "whatever is held: lower evaluate.num_states, evaluate.steered_states, evaluate.steered_frames, "
+                    "dynamics.context_frames or collect.action_repeat"
                 )
             if num_played % stride == 0:
-                next_BEHWC, lives_on = _branch(simulator)
+                held_BEFHWC, lives_on = _branch(simulator, held_frames)
                 chosen = np.flatnonzero(lives_on & (age >= past_frames))
                 past_BTHWC = np.stack(past, axis=1)
                 taken_BS = np.stack(taken, axis=1) if taken else np.empty((params.num_envs, 0), int)
-                found.append((past_BTHWC[chosen], taken_BS[chosen], next_BEHWC[chosen]))
+                found.append((past_BTHWC[chosen], taken_BS[chosen], held_BEFHWC[chosen]))
                 num_found += len(chosen)
             actions = policy()
             taken.append(effective_action(actions))
@@ -81,15 +91,16 @@ def play_branches(params: CollectParams, split: str, num_states: int, past_frame
     return Branches(*(np.concatenate(parts)[:num_states] for parts in zip(*found, strict=True)))
 
 
-def _branch(simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
-    """The next frames `(num_envs, E, H, W, C)` under each action, and whether a life goes on under all of them; the
+def _branch(simulator: Simulator, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """The frames `(num_envs, E, F, H, W, C)` under each action, and whether a life goes on under all of them; the
     simulator ends where it was."""
     state = simulator.save()
-    next_BEHWC = np.empty((simulator.num_envs, len(EFFECTIVE_ACTIONS), *FRAME_SHAPE), np.uint8)
+    held_BEFHWC = np.empty((simulator.num_envs, len(EFFECTIVE_ACTIONS), num_frames, *FRAME_SHAPE), np.uint8)
     lives_on = np.ones(simulator.num_envs, bool)
     for index, action in enumerate(EFFECTIVE_ACTIONS):
-        simulator.act(np.full(simulator.num_envs, ACTION_OF_EFFECT[action]))
-        next_BEHWC[:, index], is_new = simulator.observe()
-        lives_on &= ~is_new
+        for frame in range(num_frames):
+            simulator.act(np.full(simulator.num_envs, ACTION_OF_EFFECT[action]))
+            held_BEFHWC[:, index, frame], is_new = simulator.observe()
+            lives_on &= ~is_new
         simulator.restore(state)
-    return next_BEHWC, lives_on
+    return held_BEFHWC, lives_on

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from genie.data.branches import Branches
-from genie.data.buttons import Button
+from genie.data.controls import Button
 from genie.data.motion import changed_share
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.metrics import frame_mse, normalised_mutual_information
@@ -102,6 +102,11 @@ def infer_actions(model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarr
     device = next(model.parameters()).device
     batches = torch.from_numpy(frames_MTHWC).split(batch_size)
     return np.concatenate([model.infer_actions(frames_BTHWC.to(device)).cpu().numpy() for frames_BTHWC in batches])
+
+
+def past_actions_of(lam: LatentActionModel | None, branches: Branches) -> np.ndarray:
+    """The actions `(M, S)` between the past's frames, as a LAM infers them; without one, those really taken."""
+    return branches.taken_MS if lam is None else infer_actions(lam, branches.past_MTHWC)
 
 
 def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches, differs_MEE: np.ndarray) -> dict[str, float]:

@@ -13,13 +13,13 @@ import torch
 from matplotlib.figure import Figure
 
 from genie.data.branches import Branches
-from genie.data.buttons import Button
+from genie.data.controls import Button
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import Tokens
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import action_table
-from genie.evaluation.counterfactual import Counterfactuals, confusion
+from genie.evaluation.counterfactual import Counterfactuals, confusion, differing
 from genie.evaluation.metrics import count_codes
 from genie.evaluation.pictures import (
     action_sheets,
@@ -29,6 +29,7 @@ from genie.evaluation.pictures import (
     reconstruction_sheet,
     save_gif,
     save_png,
+    steering_sheets,
 )
 from genie.evaluation.rollouts import MEASURES, Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
 from genie.world import WorldModel
@@ -76,7 +77,7 @@ def write_report(
     decoded_BHWC = world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
     save_png(folder / "reconstructions.png", reconstruction_sheet(_pixels(frames_BHWC), _pixels(decoded_BHWC)))
 
-    names = [button.caption(latent) for latent, button in enumerate(world.buttons)]
+    names = [button.caption(latent) for latent, button in enumerate(world.controls.buttons)]
     context, horizon = world.context_frames, rollouts.moving_MS.shape[1]
     clips = read_clips(store, latent_actions, liveliest(rollouts, num_gifs), context + horizon)
     for index, (frames_THWC, actions) in enumerate(zip(*(part.to(world.device) for part in clips), strict=True)):
@@ -113,6 +114,22 @@ def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactua
         branches.past_MTHWC[shown, -1], branches.next_MEHWC[shown], found.imagined_MAHWC[shown], names, captions
     )
     save_png(folder / "branches.png", sheet)
+
+
+def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray, num_gifs: int) -> None:
+    """`steering.png`, last frames of some states, real ones above and dreamed ones below; and for `num_gifs` of those
+    states `steering_<i>.gif`, how it came to that."""
+    names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))
+    shown = spread_starts(np.flatnonzero(differs_M), NUM_BRANCHED)
+    sheet = branch_sheet(
+        branches.past_MTHWC[shown, -1], branches.held_MEFHWC[shown, :, -1], dreamed_MEFHWC[shown, :, -1], names, names
+    )
+    save_png(folder / "steering.png", sheet)
+    for index, state in enumerate(shown[:num_gifs]):
+        real_EFHWC, dreamed_EFHWC = branches.held_MEFHWC[state], dreamed_MEFHWC[state]
+        pictures = steering_sheets(branches.past_MTHWC[state, -1], real_EFHWC, dreamed_EFHWC, names)
+        save_gif(folder / f"steering_{index}.gif", pictures)
 
 
 def _draw_shares(axes, shares: np.ndarray) -> None:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from genie.data.buttons import button_for
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.params import CollectParams
 from genie.play.messages import (
@@ -42,7 +41,6 @@ class Session:
     def __init__(self, world: WorldModel, game: CollectParams):
         self._world = world.fork()
         self._game = game
-        self._effect_latents = [button_for(world.buttons, effect) for effect in range(len(EFFECTIVE_ACTIONS))]
         self._settings = Settings(
             kind="settings",
             seed=0,
@@ -62,10 +60,9 @@ class Session:
             [prompt.frames_THWC[-1] for prompt in self._world.prompts],
             prompts=[prompt.source for prompt in self._world.prompts],
             effects=EFFECTIVE_ACTIONS,
-            effect_latents=self._effect_latents,
             buttons=[
                 {**asdict(button), "action": button.action, "confidence": button.confidence}
-                for button in self._world.buttons
+                for button in self._world.controls.buttons
             ],
             settings=self._settings.model_dump(exclude={"kind"}),
             record_limit=MAX_FRAMES,
@@ -92,8 +89,9 @@ class Session:
             case Press(action=action):
                 return self._step(action, None)
             case Steer(effect=effect):
+                self._need_start()
                 index = EFFECTIVE_ACTIONS.index(effect)
-                return self._step(self._effect_latents[index], index)
+                return self._step(self._world.steer(index), index)
             case Settings():
                 self._settings, self._world.sampling = message, message.sampling
                 return reply("settings")
@@ -117,8 +115,7 @@ class Session:
 
     def _start_level(self, game: RealGame, twin: bool, **facts) -> bytes:
         frames_THWC, effects = game.begin(self._world.context_frames)
-        actions = np.array([self._effect_latents[effect] for effect in effects], np.int64)
-        prompt = Prompt(frames_THWC, actions, f"level {game.level_seed}")
+        prompt = Prompt(frames_THWC, self._world.controls.steer_in_turn(effects), f"level {game.level_seed}")
         if game is not self._twin:
             self.close()
         self._prompt = prompt
@@ -140,7 +137,7 @@ class Session:
         self._step_count += 1
         if not self._twin:
             return self._show(frame_HWC, None, pressed=action)
-        real_HWC, ended = self._twin.step(self._world.buttons[action].effect if effect is None else effect)
+        real_HWC, ended = self._twin.step(self._world.controls.buttons[action].effect if effect is None else effect)
         if ended:
             return self._start_level(self._twin, twin=True, ended=True)
         return self._show(frame_HWC, real_HWC, pressed=action)
@@ -155,6 +152,7 @@ class Session:
             source=self._prompt.source,
             step=self._step_count,
             twin=real_HWC is not None,
+            steering=[self._world.steer(effect) for effect in range(len(EFFECTIVE_ACTIONS))],
             psnr=None if real_HWC is None else round(psnr(frame_HWC, real_HWC), 2),
             imagined=len(imagined),
             recording=self._recording.is_on,

@@ -53,7 +53,7 @@ def test_shapes_and_that_actions_matter(branches):
 
 def test_the_same_params_give_the_same_branches(branches, collect_params):
     again = play_branches(collect_params, "train", num_states=20, past_frames=PAST)
-    for name in ("past_MTHWC", "taken_MS", "next_MEHWC"):
+    for name in ("past_MTHWC", "taken_MS", "held_MEFHWC"):
         np.testing.assert_array_equal(getattr(again, name), getattr(branches, name))
 
 

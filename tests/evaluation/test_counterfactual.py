@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from genie.data.branches import Branches, play_branches
-from genie.data.buttons import TRUE_BUTTONS
+from genie.data.controls import ARROWS
 from genie.evaluation.counterfactual import (
     branch_nmi,
     confusion,
@@ -45,17 +45,17 @@ def found_by(branches, world):
 
 def test_the_simulator_itself_scores_one(branches):
     found = found_by(branches, BranchingWorld(branches))
-    metrics = counterfactual_metrics(found, TRUE_BUTTONS)
+    metrics = counterfactual_metrics(found, ARROWS)
     assert metrics["counterfactual_accuracy"] == 1
     assert metrics["counterfactual_accuracy_ground"] == metrics["counterfactual_accuracy_air"] == 1
     assert 1 / 6 < metrics["counterfactual_chance"] < 0.6
-    counts = confusion(found, TRUE_BUTTONS)
+    counts = confusion(found, ARROWS)
     assert counts.sum() == np.trace(counts) == 6 * metrics["counterfactual_states"]
 
 
 def test_latent_actions_in_any_order_score_one_under_their_names(branches):
     order = [5, 5, 0, 1, 3, 2, 4, 1]
-    buttons = [TRUE_BUTTONS[effect] for effect in order]
+    buttons = [ARROWS[effect] for effect in order]
     world = BranchingWorld(branches, choose=lambda action: order[action], num_actions=8)
     found = found_by(branches, world)
     assert counterfactual_metrics(found, buttons)["counterfactual_accuracy"] == 1
@@ -65,15 +65,13 @@ def test_latent_actions_in_any_order_score_one_under_their_names(branches):
 
 @pytest.mark.parametrize("effect", range(6))
 def test_a_world_that_does_not_listen_scores_exactly_at_chance(effect, branches):
-    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: effect)), TRUE_BUTTONS)
+    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: effect)), ARROWS)
     assert metrics["counterfactual_accuracy"] == pytest.approx(metrics["counterfactual_chance"])
 
 
 def test_a_random_dynamics_scores_at_chance(branches):
     rng = np.random.default_rng(0)
-    metrics = counterfactual_metrics(
-        found_by(branches, BranchingWorld(branches, lambda _: rng.integers(6))), TRUE_BUTTONS
-    )
+    metrics = counterfactual_metrics(found_by(branches, BranchingWorld(branches, lambda _: rng.integers(6))), ARROWS)
     standard_error = 0.5 / np.sqrt(6 * metrics["counterfactual_states"])
     assert abs(metrics["counterfactual_accuracy"] - metrics["counterfactual_chance"]) < 4 * standard_error
 
@@ -83,13 +81,13 @@ def test_states_whose_branches_are_alike_are_counted_and_left_out(branches):
     still[:10] = still[:10, :1]
     found = found_by(branches, BranchingWorld(branches))
     without = type(found)(found.imagined_MAHWC, found.closest_MA, differing(still))
-    before, after = (counterfactual_metrics(each, TRUE_BUTTONS) for each in (found, without))
+    before, after = (counterfactual_metrics(each, ARROWS) for each in (found, without))
     lost = before["counterfactual_states"] - after["counterfactual_states"]
     assert 0 < lost <= 10
     assert after["counterfactual_same_share"] == pytest.approx(1 - after["counterfactual_states"] / 60)
     none = type(found)(found.imagined_MAHWC, found.closest_MA, np.zeros_like(found.differs_MEE))
     with pytest.raises(ValueError, match="no state has branches that differ"):
-        counterfactual_metrics(none, TRUE_BUTTONS)
+        counterfactual_metrics(none, ARROWS)
 
 
 def test_branches_differ_as_pairs_compared_one_by_one_do(branches):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from genie.data.branches import Branches
-from genie.data.buttons import TRUE_BUTTONS
+from genie.data.controls import ARROWS
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import Tokens
 from genie.evaluation import pictures, report
@@ -60,8 +60,8 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     found = Counterfactuals(next_MEHWC[:, closest_MA[0]], closest_MA, differs_MEE)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        branches = Branches(past_MTHWC, taken_MS, next_MEHWC)
-        report.write_counterfactuals(tmp_path / name, branches, found, [TRUE_BUTTONS[action] for action in asked])
+        branches = Branches(past_MTHWC, taken_MS, next_MEHWC[:, :, None])
+        report.write_counterfactuals(tmp_path / name, branches, found, [ARROWS[action] for action in asked])
     first = tmp_path / "first"
     assert {path.name for path in first.iterdir()} == {
         "counterfactual_confusion.csv",

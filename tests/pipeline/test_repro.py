@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from genie.data.buttons import read_buttons
+from genie.data.controls import read_controls
 from genie.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,14 +54,12 @@ def test_metrics_and_plots_show(project):
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
     pictures = ("reconstructions", "codebook_histogram", "action_table", "counterfactual_confusion", "branches")
-    for name in ("train_loss", "copy_last", *pictures):
+    for name in ("train_loss", "copy_last", *pictures, "steering"):
         assert name in page
 
 
-def test_the_buttons_go_with_the_models(project):
-    buttons = [read_buttons(project.root / f"data/{folder}") for folder in ("models/lam", "actions", "models/dynamics")]
-    assert len(buttons[0]) == 8
-    assert buttons[1:] == buttons[:-1]
+def test_the_controls_go_with_the_models(project):
+    assert len(read_controls(project.root / "data/models").buttons) == 8
 
 
 def test_the_world_is_logged_to_be_played_and_exported_to_be_shared(project):

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.buttons import write_buttons
+from genie.data.controls import write_controls
 from genie.params import load_params
 from genie.play.opening import open_world
 from genie.pretrained import PretrainedError
@@ -43,7 +43,7 @@ def test_a_world_is_a_folder(exported, tiny_params):
 def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):
     for model in (tiny_world.tokenizer, tiny_world.dynamics):
         save_model(tmp_path / model.kind, model)
-    write_buttons(tmp_path / "dynamics", tiny_world.buttons)
+    write_controls(tmp_path, tiny_world.controls)
     tiny_world.sampling = tiny_params.sampling
     assert same(open_world(str(tmp_path), tiny_params), tiny_world)
 

@@ -4,7 +4,6 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from genie.data.buttons import button_for
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.params import SamplingParams
 from genie.play.messages import Again, FromLevel, FromPrompt, MessageError, Press, Record, Save, Settings, Steer
@@ -111,9 +110,10 @@ def test_what_each_button_would_do_is_shown_beside_what_was_done(begin, shared_w
 def test_an_effect_presses_the_button_that_stands_for_it(begin, shared_world):
     for index, effect in enumerate(EFFECTIVE_ACTIONS):
         steered, pressed = begin(), begin()
-        assert steered.answer(prompt(0)) == pressed.answer(prompt(0))
+        begun, _ = ask(steered, prompt(0))
+        assert begun == ask(pressed, prompt(0))[0]
         facts, frames = ask(steered, steer(effect))
-        assert facts["pressed"] == button_for(shared_world.buttons, index)
+        assert facts["pressed"] == begun["steering"][index]
         assert np.array_equal(frames, ask(pressed, press(facts["pressed"]))[1])
 
 
@@ -130,7 +130,7 @@ def test_the_twin_is_the_real_game_under_the_same_effects(begin, shared_world, t
             assert np.array_equal(real, game.step(EFFECTIVE_ACTIONS.index(effect))[0])
             assert facts["psnr"] == pytest.approx(psnr(dream, real), abs=0.01)
         _, (_, real) = ask(session, press(2))
-        assert np.array_equal(real, game.step(shared_world.buttons[2].effect)[0])
+        assert np.array_equal(real, game.step(shared_world.controls.buttons[2].effect)[0])
 
 
 def test_with_a_twin_the_dream_is_the_same_as_without(begin):
@@ -187,7 +187,7 @@ def test_hello_tells_what_there_is(begin, shared_world):
     frames = np.frombuffer(pixels, np.uint8).reshape(-1, 64, 64, 3)
     assert np.array_equal(frames, [prompt.frames_THWC[-1] for prompt in shared_world.prompts])
     assert facts["prompts"] == [prompt.source for prompt in shared_world.prompts]
-    for button, told in zip(shared_world.buttons, facts["buttons"], strict=True):
+    for button, told in zip(shared_world.controls.buttons, facts["buttons"], strict=True):
         assert (button.action, button.confidence) == (told["action"], told["confidence"])
         assert list(button.shares) == told["shares"]
 

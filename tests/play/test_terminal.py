@@ -15,7 +15,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from genie.data.buttons import button_for
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.play.terminal import ENTER, LEAVE, TerminalError, half_blocks, latent_action, play_in_terminal
 from genie.world import WorldModel
@@ -112,17 +111,18 @@ def test_half_blocks_show_every_pixel():
 
 
 def test_keys_press_what_they_say(tiny_world):
+    prompt = tiny_world.prompts[0]
+    tiny_world.reset(prompt.frames_THWC, actions=prompt.actions)
     assert [latent_action(tiny_world, b"%d" % (latent + 1)) for latent in range(5)] == [0, 1, 2, 3, 4]
     assert [latent_action(tiny_world, key) for key in (b"6", b"0", b"a", b"\x1b", b"\x1b[B")] == [None] * 5
     keys = {b" ": 0, b"\x1b[D": 1, b"\x1b[C": 2, b"\x1b[A": 3, b"q": 4, b"e": 5}
     for key, effect in keys.items():
-        assert latent_action(tiny_world, key) == button_for(tiny_world.buttons, effect), EFFECTIVE_ACTIONS[effect]
+        assert latent_action(tiny_world, key) == tiny_world.steer(effect), EFFECTIVE_ACTIONS[effect]
 
 
 def test_a_game(folder):
     world = WorldModel.from_pretrained(folder)
     first, second = world.prompts[:2]
-    left = button_for(world.buttons, EFFECTIVE_ACTIONS.index("left"))
 
     def start(prompt):
         return world.reset(prompt.frames_THWC, actions=prompt.actions)
@@ -132,16 +132,17 @@ def test_a_game(folder):
         opening = typist.screen()
         assert ENTER.rpartition("\x1b")[0] in opening
         assert "press a key" in opening
-        for latent, button in enumerate(world.buttons):
+        for latent, button in enumerate(world.controls.buttons):
             assert f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}" in opening
         assert not typist.mode()[3] & (termios.ECHO | termios.ICANON)
         assert np.array_equal(pixels(opening), start(first))
-        for key, latent in ((b"3", 2), (b"\x1b[D", left), (b"\x1bOD", left)):
+        for key, pressed in ((b"3", 2), (b"\x1b[D", "left"), (b"\x1bOD", "left")):
+            latent = pressed if pressed == 2 else world.steer(EFFECTIVE_ACTIONS.index(pressed))
             typist.type(key)
             screen = typist.screen()
             assert np.array_equal(pixels(screen), world.step(latent))
             assert re.search(r"\d\.\d frames/s", screen)
-            assert world.buttons[latent].caption(latent) in screen
+            assert world.controls.buttons[latent].caption(latent) in screen
         typist.type(b"r")
         assert np.array_equal(pixels(typist.screen()), start(first))
         typist.type(b"n")
