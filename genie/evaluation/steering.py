@@ -1,8 +1,8 @@
 """Play by arrows, as people play: does a dream under an arrow become what the real game becomes under it?
 
 The real game is branched as in the counterfactual test, each of its six effective actions held for some frames, and the
-world is steered from the same past by the arrow of each, through its `Controls`. Beside that stand the same
-dreams under the latent actions inferred from the real branches, which no arrow can know.
+world is steered from the same past by the arrow of each, through its `Controls`. Beside that stand the same dreams
+under the latent actions inferred from the real branches, which no arrow can know.
 
 Axes: `M` states, `B` states of a batch, `T` frames of their past, `S` transitions between those, `E` effective true
 actions, `F` frames that each is held for, `H W C` pixels (uint8).
@@ -38,7 +38,8 @@ def measure_steering(
         seed: of sampling.
 
     Returns:
-        The dreams `(M, E, F, H, W, C)`, and the metrics: those of `steering_metrics`, and `..._inferred` of dreams under inferred actions.
+        The dreams `(M, E, F, H, W, C)`, and the metrics: those of `steering_metrics`, and `..._inferred` of dreams
+        under inferred actions.
     """
     past_actions = past_actions_of(lam, branches)
     steered_MEFHWC = dream_branches(world, branches, past_actions, seed)
