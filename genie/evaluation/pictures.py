@@ -1,7 +1,6 @@
 """Pictures of frames, true and dreamed: labelled grids of enlarged pixels, still or as GIFs.
 
-Legend: `R C` rows and columns of panels, `H W 3` pixels, `S F` shown frames, `A` latent actions,
-`E` true ones; uint8 RGB.
+Legend: `R C` rows and columns of panels, `H W 3` pixels, `S` shown frames, `A` latent actions; uint8 RGB.
 """
 
 from collections.abc import Sequence
@@ -80,16 +79,6 @@ def dream_sheets(context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: n
         for t, (true, dreamed) in enumerate(zip(truth_SHW3, dream_SHW3, strict=True), start=1)
     ]
     return [contact_sheet(np.stack([left, right])[None], [captions]) for left, right, *captions in pairs]
-
-
-def steering_sheets(
-    now_HW3: np.ndarray, real_EFHW3: np.ndarray, dreamed_EFHW3: np.ndarray, arrows: Sequence[str]
-) -> list[np.ndarray]:
-    """The pictures of a GIF: one state above and below, then the real game above the dream, a column an arrow."""
-    rows_REFHW3 = np.stack([real_EFHW3, dreamed_EFHW3])
-    captions = [arrows, [f"dream, {arrow}" for arrow in arrows]]
-    start_REHW3 = np.broadcast_to(now_HW3, rows_REFHW3[:, :, 0].shape)
-    return [contact_sheet(panels, captions) for panels in (start_REHW3, *np.moveaxis(rows_REFHW3, 2, 0))]
 
 
 def branch_sheet(

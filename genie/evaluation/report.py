@@ -1,7 +1,7 @@
 """What `evaluate` draws and tabulates: plots by matplotlib, tables as CSV, pictures of dreams.
 
-Legend: `H W C` pixels, `S` dreamed frames, `N` frames of a split, `K` codes, `A` latent actions. The same
-input gives the same bytes: DVC compares them.
+Legend: `H W C` pixels, `S` dreamed frames, `N` frames of a split, `K` codes, `A` latent actions, `R E F` rows of
+panels, effective true actions, frames that each is held for. The same input gives the same bytes: DVC compares them.
 """
 
 import csv
@@ -25,11 +25,11 @@ from genie.evaluation.pictures import (
     action_sheets,
     action_strip,
     branch_sheet,
+    contact_sheet,
     dream_sheets,
     reconstruction_sheet,
     save_gif,
     save_png,
-    steering_sheets,
 )
 from genie.evaluation.rollouts import MEASURES, Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
 from genie.world import WorldModel
@@ -120,6 +120,7 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
     """`steering.png`, last frames of some states, real ones above and dreamed ones below; and for `num_gifs` of those
     states `steering_<i>.gif`, how it came to that."""
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    captions = [names, [f"dream, {name}" for name in names]]
     differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))
     shown = spread_starts(np.flatnonzero(differs_M), NUM_BRANCHED)
     sheet = branch_sheet(
@@ -127,8 +128,9 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
     )
     save_png(folder / "steering.png", sheet)
     for index, state in enumerate(shown[:num_gifs]):
-        real_EFHWC, dreamed_EFHWC = branches.held_MEFHWC[state], dreamed_MEFHWC[state]
-        pictures = steering_sheets(branches.past_MTHWC[state, -1], real_EFHWC, dreamed_EFHWC, names)
+        held_REFHWC = np.stack([branches.held_MEFHWC[state], dreamed_MEFHWC[state]])
+        start_REHWC = np.broadcast_to(branches.past_MTHWC[state, -1], held_REFHWC[:, :, 0].shape)
+        pictures = [contact_sheet(panels, captions) for panels in (start_REHWC, *np.moveaxis(held_REFHWC, 2, 0))]
         save_gif(folder / f"steering_{index}.gif", pictures)
 
 

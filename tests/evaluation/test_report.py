@@ -79,6 +79,21 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     }
 
 
+def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
+    rng = np.random.default_rng(0)
+    held, dreamed = rng.integers(256, size=(2, 3, 6, 4, 64, 64, 3), dtype=np.uint8)
+    held[0] = held[0, :1]  # where all arrows do the same, there is nothing to see
+    branches = Branches(held[:, 0, :2], np.zeros((3, 1), int), held)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        report.write_steering(tmp_path / name, branches, dreamed, num_gifs=5)
+    first = tmp_path / "first"
+    assert {path.name for path in first.iterdir()} == {"steering.png", "steering_0.gif", "steering_1.gif"}
+    for path in first.iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+    assert _num_shown(first / "steering_0.gif") == 1 + 4
+
+
 def _num_shown(path: Path) -> int:
     """Frames of a GIF as they are seen: Pillow merges equal ones into a longer one."""
     with Image.open(path) as gif:
