@@ -28,6 +28,8 @@ DROP = """([content, name]) => {
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
 }"""
 NUMBER, MORE_THAN_THREE = re.compile(r"^[\d.]+$"), re.compile(r"^\D*([4-9]|\d\d)")
+PRESSED_BY = """effect => [...document.querySelectorAll("#table tr:not(:first-child)")]
+    .findIndex(row => row.cells[1 + hello.effects.indexOf(effect)].textContent)"""
 PIXELS = "c => Array.from(c.getContext('2d').getImageData(0, 0, 64, 64).data)"
 
 
@@ -172,7 +174,7 @@ def test_with_nothing_held_the_world_stays(page, shared_world):
 def test_arrows_are_chords(page, keys, effect):
     page.keyboard.press("Space")
     for step, key in enumerate(keys, start=1):
-        latent = page.evaluate("effect => steering[hello.effects.indexOf(effect)]", effect)
+        latent = page.evaluate(PRESSED_BY, effect)
         page.keyboard.down(key)
         shows_step(page, step)
     expect(page.locator("#latents .pad.pressed b")).to_have_text(str(latent + 1))
