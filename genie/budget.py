@@ -5,7 +5,7 @@ import math
 import psutil
 import torch
 
-from genie.costs import Model, si, step_costs
+from genie.costs import Model, section_of, si, step_costs
 from genie.data.episodes import FRAME_SHAPE, HELD_BYTES
 from genie.params import Params
 from genie.runtime import resolve_device, resolve_precision
@@ -37,7 +37,7 @@ def check_memory(model: Model, params: Params) -> None:
         batch += costs.score_bytes
     free = free_bytes(device)
     if needed > free:
-        section = "lam" if model == "probe" else model
+        section = section_of(model, params)
         raise MemoryBudgetError(
             f"training needs about {si(needed, 'B')} of memory ({si(batch, 'B')} of them for a batch of "
             f"{costs.samples}), but {device.type} has {si(free, 'B')} free: lower {section}.batch_size or "

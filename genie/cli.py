@@ -189,7 +189,7 @@ def seeds(
     `make seeds` trains such runs and calls this.
     """
     with faults_in_one_line("genie seeds"):
-        summary = summarise([read_run(revision) for revision in revisions], load_params().lam)
+        summary = summarise([read_run(revision) for revision in revisions], load_params().lam.of_kind())
         write_json(SEEDS, summary)
         print(f"wrote {METRICS_FOLDER / SEEDS}.json: seeds {summary['seeds']}, {summary['collapsed']} collapsed")
 

@@ -19,13 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import build_dynamics
-from genie.models.lam import build_lam
+from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
+from genie.models.registration import Box
+from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import PATCH, build_tokenizer
 from genie.params import Params, TrainingParams
 from genie.training.loop import make_optimizers
 
 Model = Literal["tokenizer", "probe", "lam", "dynamics"]
+A_SPRITE = Box(27, 28, 10, 8)  # where CoinRun's is: of what size a step is, not where it looks, depends on it
 TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 
 
@@ -35,8 +38,8 @@ class StepCosts:
 
     Attributes:
         parameters: of the model.
-        samples: windows of the batch, or its frames where the model takes them one by one.
-        frames: of the batch.
+        samples: windows or transitions of the batch, or its frames where the model takes them one by one.
+        frames: of the batch; a transition has two.
         model_flops: of forward and backward; a multiply-add counts 2. Matrix products and convolutions count, all else
             does not: it is bound by memory.
         optimizer_flops: of the update, whatever the batch.
@@ -80,17 +83,24 @@ def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
 
 def training_params(name: Model, params: Params) -> TrainingParams:
     """What a model is trained with."""
-    return params.lam.of_probe() if name == "probe" else getattr(params, name)
+    return params.lam.of_kind() if name == "lam" else getattr(params, name)
+
+
+def section_of(name: Model, params: Params) -> str:
+    """Where `params.yaml` says how large a model and its batch are."""
+    return f"lam.{params.lam.kind}" if name == "lam" else name
 
 
 def build(name: Model, params: Params) -> nn.Module:
     """A model as its stage builds it."""
     if name == "tokenizer":
         return build_tokenizer(params.tokenizer)
+    if name == "lam" and params.lam.kind == "surprise":
+        return build_surprise_lam(params.lam.of_kind(), A_SPRITE, FRAME_SHAPE[:2])
     if name == "lam":
-        return build_lam(params.lam)
+        return build_pixel_lam(params.lam.of_kind())
     if name == "probe":
-        return build_probe(params.lam.of_probe(), num_classes=len(EFFECTIVE_ACTIONS))
+        return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
     tokenizer = build_tokenizer(params.tokenizer)
     num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
     return build_dynamics(params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions)
@@ -104,6 +114,10 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
     if name == "dynamics":
         tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
         return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
+    if name == "lam" and params.lam.kind == "surprise":
+        pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
+        observed = build(name, params).observe(pair_1THWC)
+        return {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
     frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
     return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
 

@@ -64,8 +64,8 @@ class CollectParams(Strict):
     seed: Seed
 
 
-class TrainingParams(Strict):
-    """What the one training loop needs to know of any model."""
+class Schedule(Strict):
+    """How a model is trained, all but its seed."""
 
     batch_size: Annotated[int, Field(gt=0, le=65536)]
     steps: Count
@@ -73,6 +73,11 @@ class TrainingParams(Strict):
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     grad_clip: Annotated[float, Field(gt=0)]
+
+
+class TrainingParams(Schedule):
+    """What the one training loop needs to know of any model."""
+
     seed: Seed
 
 
@@ -95,8 +100,8 @@ class TokenizerParams(TrainingParams):
         return self
 
 
-class ProbeParams(TrainingParams):
-    """The supervised probe: the latent action model's encoder, and its training."""
+class MotionEncoderSection(Schedule):
+    """A model that sees windows of frames through the motion encoder, all but its seed."""
 
     history: Annotated[int, Field(ge=1, le=64)]
     width: Width
@@ -110,23 +115,70 @@ class ProbeParams(TrainingParams):
         return self
 
 
-class LamParams(ProbeParams):
-    """The latent action model, its gate, and what its probe has of its own."""
+class ProbeParams(MotionEncoderSection, TrainingParams):
+    """The supervised probe: a motion encoder, and its training."""
 
-    num_actions: Annotated[int, Field(ge=2, le=255)]
+
+class SurpriseSection(Schedule):
+    """`lam.surprise`."""
+
+    history: Annotated[int, Field(ge=1, le=64)]
+    width: Width
+    ema_decay: Share
+    expectation_steps: Count
+    gate_min_information: float
+
+    @model_validator(mode="after")
+    def _refines(self):
+        if self.expectation_steps >= self.steps:
+            raise ValueError(f"expectation_steps ({self.expectation_steps}) must be fewer than steps ({self.steps})")
+        return self
+
+
+class PixelsSection(MotionEncoderSection):
+    """`lam.pixels`."""
+
     code_dim: Width
     commitment_weight: Annotated[float, Field(ge=0)]
     ema_decay: Share
-    gate_min_perplexity: Annotated[float, Field(ge=0)]
     gate_min_gain_db: float
-    probe_steps: Count
-    probe_seed: Seed
 
-    def of_probe(self) -> ProbeParams:
-        """Those of the probe, whose steps and seed are its own: what measures a latent action model stays the same
-        however long that is trained, and from whichever seed."""
-        shared = self.model_dump(include=set(ProbeParams.model_fields))
-        return ProbeParams(**shared | {"steps": self.probe_steps, "seed": self.probe_seed})
+
+class SurpriseLamParams(SurpriseSection, TrainingParams):
+    """The latent action model of kind `surprise`, and its training."""
+
+    num_actions: Annotated[int, Field(ge=2, le=255)]
+    gate_min_perplexity: Annotated[float, Field(ge=0)]
+
+    @property
+    def window(self) -> int:
+        """Frames a window that is measured: twelve, beyond what a transition is expected from."""
+        return self.history + 12
+
+
+class PixelLamParams(PixelsSection, TrainingParams):
+    """The latent action model of kind `pixels`, and its training."""
+
+    num_actions: Annotated[int, Field(ge=2, le=255)]
+    gate_min_perplexity: Annotated[float, Field(ge=0)]
+
+
+class LamParams(Strict):
+    """Which latent action model, what both kinds share, and a section for each."""
+
+    kind: Literal["surprise", "pixels"]
+    num_actions: Annotated[int, Field(ge=2, le=255)]
+    gate_min_perplexity: Annotated[float, Field(ge=0)]
+    seed: Seed
+    surprise: SurpriseSection
+    pixels: PixelsSection
+
+    def of_kind(self) -> SurpriseLamParams | PixelLamParams:
+        """Those of the kind that is trained, as one."""
+        shared = self.model_dump(include={"num_actions", "gate_min_perplexity", "seed"})
+        if self.kind == "surprise":
+            return SurpriseLamParams(**shared, **self.surprise.model_dump())
+        return PixelLamParams(**shared, **self.pixels.model_dump())
 
 
 class DynamicsParams(TrainingParams):
@@ -188,6 +240,7 @@ class Params(Strict):
     runtime: RuntimeParams
     collect: CollectParams
     tokenizer: TokenizerParams
+    probe: ProbeParams
     lam: LamParams
     dynamics: DynamicsParams
     sampling: SamplingParams

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from genie.costs import TOKENS_A_FRAME, Model, StepCosts, si, step_costs, three_digits, training_params
+from genie.costs import TOKENS_A_FRAME, Model, StepCosts, section_of, si, step_costs, three_digits, training_params
 from genie.data.episodes import FRAME_SHAPE
 from genie.params import Params
 from genie.stage import METRICS_FOLDER
@@ -91,8 +91,8 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
         raise PlanError(f"--devices {devices}: it takes at least one")
     if not (0 < peak < math.inf and 0 < utilisation <= 1):
         raise PlanError(f"--peak {peak:g} must be above 0 and --utilisation {utilisation:g} above 0 and at most 1")
-    for section in ("tokenizer", "lam", "dynamics"):
-        batch_size = getattr(params, section).batch_size
+    for model in get_args(Model):
+        section, batch_size = section_of(model, params), training_params(model, params).batch_size
         if batch_size % devices:
             raise PlanError(
                 f"--devices {devices}: {section}.batch_size {batch_size} does not divide by it; choose a divisor"

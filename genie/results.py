@@ -33,12 +33,14 @@ class Row:
             of short and of long clips.
         digits: after the point.
         meaning: in one line.
+        kind: the only kind of latent action model that measures it; None: both do.
     """
 
     file: str
     key: str
     digits: int
     meaning: str
+    kind: str | None = None
 
 
 ROWS = (
@@ -48,7 +50,8 @@ ROWS = (
     Row("tokenizer", "ssim", 3, "structural similarity of the same, at most 1"),
     Row("tokenizer", "codebook_usage", 3, "share of the codes in use"),
     Row("tokenizer", "codebook_perplexity", 1, "codes in use if all were equally frequent"),
-    Row("lam", "psnr{}_moving", 2, "dB, the LAM's own decoder draws the next frame; moving frames"),
+    Row("lam", "psnr{}_moving", 2, "dB, the LAM's own decoder draws the next frame; moving frames", "pixels"),
+    Row("lam", "information", 2, "bits that latent actions give of the next motion beyond the past", "surprise"),
     Row("lam", "codebook_usage", 3, "share of the latent actions in use"),
     Row("lam", "codebook_perplexity", 2, "latent actions in use if all were equally frequent"),
     Row("lam", "min_code_share", 3, "share of transitions that the rarest latent action explains"),
@@ -57,6 +60,10 @@ ROWS = (
     Row("dynamics", "token_accuracy", 3, "share of that frame's tokens guessed right"),
     Row("evaluate", "action_nmi_ground{}", 3, "`action_nmi` of branches of the real game, where a jump can start"),
     Row("evaluate", "action_nmi_air{}", 3, "`action_nmi` of branches in the air, of stay, left and right"),
+    Row("evaluate", "action_bits_ground{}", 2, "bits of the action on branches of the ground, of 2.58"),
+    Row("evaluate", "action_bits_ground_within{}", 2, "the same within each state: are its branches told apart?"),
+    Row("evaluate", "action_bits_air{}", 2, "bits of the action on branches in the air, of 1.58"),
+    Row("evaluate", "action_bits_air_within{}", 2, "the same within each state"),
     Row("evaluate", "counterfactual_accuracy{}", 3, "share of frames in which a button does what its name says"),
     Row("evaluate", "steering_accuracy{}_1", 3, "share of arrows pressed whose frame is nearest to the real game's"),
     Row("evaluate", "steering_accuracy{}", 3, "the same, after holding the arrow for some frames"),
@@ -112,6 +119,8 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
         horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
         dreamed = {"horizon": min(horizons, default=0), "drift": max(horizons, default=0)}
         name = row.key.format("", **dreamed)
+        if row.kind and name not in found:
+            continue
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
         if row.file == "evaluate" and name in told and "action_nmi" not in name:  # which is of the LAM, in both

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from genie.evaluation.gate import GateError, check_gate
-from genie.params import LamParams
+from genie.params import PixelLamParams, SurpriseLamParams
 from genie.results import ResultsError
 from genie.stage import METRICS_FOLDER
 
@@ -45,7 +45,7 @@ def read_run(revision: str) -> Run:
     return Run(YAML(typ="safe").load(_read_at(revision, "params.yaml"))["lam"]["seed"], metrics)
 
 
-def summarise(runs: Sequence[Run], params: LamParams) -> dict:
+def summarise(runs: Sequence[Run], params: SurpriseLamParams | PixelLamParams) -> dict:
     """Spread of at least two runs with different seeds.
 
     Args:
@@ -68,7 +68,7 @@ def summarise(runs: Sequence[Run], params: LamParams) -> dict:
     return summary
 
 
-def _has_collapsed(run: Run, params: LamParams) -> bool:
+def _has_collapsed(run: Run, params: SurpriseLamParams | PixelLamParams) -> bool:
     try:
         check_gate(run.metrics["lam"], params)
     except GateError:

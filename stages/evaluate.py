@@ -11,9 +11,9 @@ from genie.data.branches import play_branches
 from genie.data.episodes import EpisodeStore
 from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, read_tokens
 from genie.evaluation.controllability import action_nmi
-from genie.evaluation.counterfactual import branch_nmi, counterfactual_metrics, imagine_branches, past_actions_of
+from genie.evaluation.counterfactual import counterfactual_metrics, imagine_branches, label_metrics, past_actions_of
 from genie.evaluation.frechet import i3d_distance, probe_distance
-from genie.evaluation.report import write_counterfactuals, write_report, write_steering
+from genie.evaluation.report import write_counterfactuals, write_report, write_sprite, write_steering
 from genie.evaluation.rollouts import drift_metrics, measure_rollouts, rollout_metrics
 from genie.evaluation.steering import measure_steering
 from genie.models.lam import LatentActionModel
@@ -50,20 +50,20 @@ def main(params: Params, tracker: Tracker) -> None:
         measure = partial(measure_rollouts, world, store, actions, seed=settings.seed)
         drift = measure(horizon=settings.drift_horizon, num_clips=settings.drift_clips)
         rollouts = measure(horizon=settings.horizon, num_clips=settings.num_clips, watchers=distances)
-        metrics = rollout_metrics(rollouts) | drift_metrics(drift)
-        metrics |= {"action_nmi": action_nmi(actions, store.actions())}
+        metrics = {"action_nmi": action_nmi(actions, store.actions())}
+        metrics |= rollout_metrics(rollouts) | drift_metrics(drift)
         for distance in distances:
             metrics |= distance.metrics()
         labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
         found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
-        metrics |= counterfactual_metrics(found, world.controls.buttons) | branch_nmi(lam, branches, found.differs_MEE)
-        metrics |= {f"{name}_ceiling": value for name, value in branch_nmi(probe, branches, found.differs_MEE).items()}
+        metrics |= counterfactual_metrics(found, world.controls.buttons)
+        metrics |= label_metrics(lam, probe, branches, found.differs_MEE)
         steered, steering = measure_steering(world, labels, held, settings.seed)
         metrics |= steering
-        shown = {"num_gifs": settings.num_gifs, "seed": settings.seed}
-        write_report(REPORT, world, store, tokens, actions, rollouts, drift, **shown)
+        write_report(REPORT, world, store, tokens, actions, rollouts, drift, settings.num_gifs, settings.seed)
     write_counterfactuals(REPORT, branches, found, world.controls.buttons)
     write_steering(REPORT, held, steered, settings.num_gifs)
+    write_sprite(REPORT, store, lam)
     write_metrics("evaluate", metrics)
 
     tracker.log_final(metrics)

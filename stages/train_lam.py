@@ -1,42 +1,52 @@
-"""Trains the latent action model on frames: data/models/lam/. Ends here if its actions have collapsed."""
+"""Trains the latent action model on frames: data/models/lam/. Ends here if its actions are of no use."""
 
-from genie.data.episodes import EpisodeStore
+import math
+
+from genie.data.episodes import FRAME_SHAPE, EpisodeStore
 from genie.data.windows import FrameWindows
 from genie.evaluation.controllability import evaluate_lam, validate_lam
 from genie.evaluation.gate import check_gate
 from genie.evaluation.probing import evaluate_probe
-from genie.models.lam import build_lam
+from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import ActionProbe
+from genie.models.surprise_lam import build_surprise_lam
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
 from genie.training.checkpoint import load_model, save_model
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
+from genie.training.sprite import find_sprite, measure_staying
 from genie.training.tracking import Tracker
+from genie.training.transitions import TransitionWindows
 
-NUM_WINDOWS = 6144
+NUM_TRANSITIONS = 6144  # measured a split
 
 
 def main(params: Params, tracker: Tracker) -> None:
-    settings = params.lam
+    settings = params.lam.of_kind()
     accelerator = make_accelerator(params.runtime, training=True)
     stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
-    model = build_lam(settings)
-    dataset = FrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
+    drawn = settings.batch_size, settings.seed, settings.steps
+    if params.lam.kind == "surprise":
+        sprite = find_sprite(measure_staying(stores["train"], accelerator.device))
+        model = build_surprise_lam(settings, sprite, FRAME_SHAPE[:2])
+        dataset = TransitionWindows(model.to(accelerator.device), stores["train"], *drawn)
+    else:
+        model = build_pixel_lam(settings)
+        dataset = FrameWindows(stores["train"], settings.window, *drawn)
     resume = ResumeStore("train_lam", settings, accelerator, stores["train"].attributes)
     validate = validate_lam(stores["val"], settings.window)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
     if not accelerator.is_main_process:
         return
 
+    num_windows = math.ceil(NUM_TRANSITIONS / (settings.window - model.history))
+    measured = {"window": settings.window, "num_windows": num_windows}
     with accelerator.autocast():
-        held_out = {
-            split: evaluate_lam(model, stores[split], window=settings.window, num_windows=NUM_WINDOWS, seed=0)
-            for split in ("val", "test")
-        }
-        ceiling = evaluate_probe(probe, stores["test"], window=settings.window, num_windows=NUM_WINDOWS)
+        held_out = {split: evaluate_lam(model, stores[split], seed=0, **measured) for split in ("val", "test")}
+        ceiling = evaluate_probe(probe, stores["test"], history=model.history, **measured)
     check_gate(held_out["val"], settings)
     metrics = held_out["test"] | {"action_nmi_ceiling": ceiling["action_nmi"]}
     write_curve("lam", curve)

@@ -17,7 +17,7 @@ NUM_WINDOWS = 6144
 
 
 def main(params: Params, tracker: Tracker) -> None:
-    settings = params.lam.of_probe()
+    settings = params.probe
     accelerator = make_accelerator(params.runtime, training=True)
     stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     model = build_probe(settings, num_classes=len(EFFECTIVE_ACTIONS))

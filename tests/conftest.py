@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 
 TINY_TRAINING = {"batch_size": 4, "steps": 12, "warmup_steps": 2}
+TINY_WINDOWS = {"window": 5, "width": 16, "num_blocks": 2, **TINY_TRAINING}
 TINY_TRANSFORMER = {"width": 16, "num_layers": 1, "num_heads": 2, **TINY_TRAINING}
 TINY = {
     "runtime": {"device": "cpu", "precision": "fp32", "threads": 1},
@@ -40,14 +41,17 @@ TINY = {
         "levels": {"train": 40, "val": 20, "test": 20},
     },
     "tokenizer": {"width": 16, "num_blocks": 1, **TINY_TRAINING},
+    "probe": TINY_WINDOWS,
     "lam": {
-        "window": 5,
-        "width": 16,
-        "num_blocks": 2,
-        **TINY_TRAINING,
-        "probe_steps": TINY_TRAINING["steps"],
         "gate_min_perplexity": 0.0,
-        "gate_min_gain_db": -100.0,
+        "surprise": {
+            "width": 16,
+            "expectation_steps": 6,
+            "gate_min_information": -100.0,
+            **TINY_TRAINING,
+            "batch_size": 32,
+        },
+        "pixels": {"gate_min_gain_db": -100.0, **TINY_WINDOWS},
     },
     "dynamics": {"context_frames": 2, "window": 8, **TINY_TRANSFORMER},
     "evaluate": {
@@ -68,11 +72,17 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1, help="times that each training is killed (test_processes.py)")
 
 
+def merged(tree: dict, changes: dict) -> dict:
+    """The tree with the leaves of `changes` in place of its own."""
+    return tree | {
+        key: merged(tree[key], value) if isinstance(value, dict) else value for key, value in changes.items()
+    }
+
+
 @pytest.fixture(scope="session")
 def tiny_tree() -> dict:
     """The tree of a whole `params.yaml` that runs the pipeline in a minute."""
-    tree = read_yaml(ROOT / "params.yaml")
-    return {section: values | TINY.get(section, {}) for section, values in tree.items()}
+    return merged(read_yaml(ROOT / "params.yaml"), TINY)
 
 
 @pytest.fixture(scope="session")

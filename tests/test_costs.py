@@ -8,7 +8,7 @@ from torch import nn
 
 from genie.costs import blank_batch, build, count_step, si, step_costs, training_params
 
-MODELS = ("tokenizer", "probe", "lam", "dynamics")
+MODELS = ("tokenizer", "probe", "surprise", "pixels", "dynamics")  # the latent action model by its kind
 FLOAT = 4  # bytes
 
 
@@ -33,9 +33,11 @@ def newton_schulz(shape):
 
 def of_batch(params, model, size):
     """The same params at another batch size."""
-    section = "lam" if model == "probe" else model
-    changed = getattr(params, section).model_copy(update={"batch_size": size})
-    return params.model_copy(update={section: changed})
+    section = getattr(params, model)
+    if model == "lam":
+        own = getattr(section, section.kind).model_copy(update={"batch_size": size})
+        return params.model_copy(update={"lam": section.model_copy(update={section.kind: own})})
+    return params.model_copy(update={model: section.model_copy(update={"batch_size": size})})
 
 
 def test_a_model_told_by_hand(tiny_params):
@@ -72,21 +74,31 @@ def test_the_dynamics_told_by_formula(tiny_params):
     assert costs.optimizer_flops == sum(newton_schulz(layer.weight.shape) for layer in linear)
 
 
+@pytest.fixture(params=MODELS)
+def model_and_params(request, tiny_params):
+    """A model's name, and params with the kind of latent action model in place."""
+    if request.param in ("surprise", "pixels"):
+        return "lam", tiny_params.model_copy(
+            update={"lam": tiny_params.lam.model_copy(update={"kind": request.param})}
+        )
+    return request.param, tiny_params
+
+
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("model", MODELS)
-def test_tensors_without_values_cost_what_real_ones_do(tiny_params, model, bf16):
-    network = build(model, tiny_params)
-    real = count_step(network, blank_batch(model, tiny_params), training_params(model, tiny_params), bf16)
-    fake = step_costs(model, tiny_params, bf16)
+def test_tensors_without_values_cost_what_real_ones_do(model_and_params, bf16):
+    model, params = model_and_params
+    network = build(model, params)
+    real = count_step(network, blank_batch(model, params), training_params(model, params), bf16)
+    fake = step_costs(model, params, bf16)
     # In bf16 torch's stand-ins keep the statistics of norms in another precision than its CPU kernels do.
     assert fake.activation_bytes == pytest.approx(real.activation_bytes, rel=0.005 if bf16 else 0)
     assert replace(fake, activation_bytes=0) == replace(real, activation_bytes=0)
     assert real.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_costs_are_linear_in_the_batch(tiny_params, model):
-    two, four, six = (step_costs(model, of_batch(tiny_params, model, size)) for size in (2, 4, 6))
+def test_costs_are_linear_in_the_batch(model_and_params):
+    model, params = model_and_params
+    two, four, six = (step_costs(model, of_batch(params, model, size)) for size in (2, 4, 6))
     assert (two.samples, four.samples, six.samples) == (2, 4, 6)
     assert six.frames == 3 * two.frames
     assert (four.model_flops, six.model_flops) == (2 * two.model_flops, 3 * two.model_flops)
@@ -106,7 +118,9 @@ def test_counting_leaves_the_random_state_alone(tiny_params):
 def test_true_actions_are_counted_too(tiny_params):
     told = tiny_params.dynamics.model_copy(update={"actions": True})
     costs = step_costs("dynamics", tiny_params.model_copy(update={"dynamics": told}))
-    fewer = tiny_params.lam.num_actions - 6
+    lam = tiny_params.lam.model_copy(update={"num_actions": 9})
+    tiny_params = tiny_params.model_copy(update={"lam": lam})
+    fewer = lam.num_actions - 6
     assert step_costs("dynamics", tiny_params).parameters - costs.parameters == fewer * told.width
 
 
@@ -117,7 +131,9 @@ def test_fsq_is_counted_too(tiny_params):
 
 
 def test_a_batch_too_small_to_train_on_is_a_fault(tiny_params):
-    lam = tiny_params.lam.model_copy(update={"batch_size": 1, "window": tiny_params.lam.history + 1})
+    pixels = tiny_params.lam.pixels
+    pixels = pixels.model_copy(update={"batch_size": 1, "window": pixels.history + 1})
+    lam = tiny_params.lam.model_copy(update={"kind": "pixels", "pixels": pixels})
     with pytest.raises(ValueError, match="more than 1 value"):
         step_costs("lam", tiny_params.model_copy(update={"lam": lam}))
 

@@ -32,7 +32,9 @@ def load(tmp_path):
     [
         ("dynamics", "depth", 3, "dynamics.depth: unknown key"),
         ("lam", "seed", "zero", "lam.seed: .*valid integer.* got 'zero'"),
-        ("lam", "width", 128.0, "lam.width: .*valid integer.* got 128.0"),
+        ("probe", "width", 128.0, "probe.width: .*valid integer.* got 128.0"),
+        ("lam", "kind", "genie", "lam.kind: .*'surprise' or 'pixels'.* got 'genie'"),
+        ("lam", "surprise", {}, "lam.surprise.batch_size: missing key"),
         ("dynamics", "lr", "1e-4", "dynamics.lr: .*valid number.* got '1e-4'"),
         ("tokenizer", "steps", -1, "tokenizer.steps: .*greater than 0.* got -1"),
         ("tokenizer", "width", 10**6, "tokenizer.width: .*less than or equal to 16384.* got 1000000"),
@@ -77,6 +79,30 @@ def test_heads_must_share_the_width(tree):
     tree["dynamics"] |= {"width": 100, "num_heads": 3}
     with pytest.raises(ParamsError, match="width 100 must be a multiple of twice num_heads"):
         parse_params(tree)
+
+
+@pytest.mark.parametrize("section", ["probe", "lam.pixels"])
+def test_a_window_holds_more_than_the_history(tree, section):
+    *above, name = section.split(".")
+    values = (tree[above[0]] if above else tree)[name]
+    values |= {"history": 4, "window": 4}
+    with pytest.raises(ParamsError, match=rf"{section}: .*window \(4\) must be larger than history \(4\)"):
+        parse_params(tree)
+
+
+def test_codes_are_refined_after_the_expectation(tree):
+    tree["lam"]["surprise"] |= {"steps": 12, "expectation_steps": 12}
+    with pytest.raises(ParamsError, match=r"lam.surprise: .*expectation_steps \(12\) must be fewer than steps \(12\)"):
+        parse_params(tree)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("surprise", "pixels"), ("pixels", "surprise")])
+def test_the_params_of_a_kind_are_its_own_and_those_of_both(tree, kind, other):
+    tree["lam"] |= {"kind": kind}
+    params = parse_params(tree)
+    found = params.lam.of_kind().model_dump()
+    shared = {name: value for name, value in tree["lam"].items() if name not in ("kind", kind, other)}
+    assert found == shared | tree["lam"][kind]
 
 
 def test_long_dreams_are_longer_than_short_ones(tree):

@@ -6,10 +6,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from genie.models.dynamics import build_dynamics
-from genie.models.lam import build_lam
-from genie.models.probe import build_probe
-from genie.models.tokenizer import build_tokenizer
+from genie.costs import build, training_params
 from genie.params import ParamsError, load_params
 from genie.runtime import resolve_precision
 from genie.scales import load_scale, scale_flags, write_scale
@@ -47,34 +44,27 @@ def project(tmp_path, monkeypatch):
 
 def shallow(params):
     """Of the same widths but one block deep: more of the same goes wrong no other way, and takes long."""
-    tokenizer, lam = (part.model_copy(update={"num_blocks": 1}) for part in (params.tokenizer, params.lam))
+    parts = {"tokenizer": params.tokenizer, "probe": params.probe, "pixels": params.lam.pixels}
+    parts = {name: part.model_copy(update={"num_blocks": 1}) for name, part in parts.items()}
+    lam = params.lam.model_copy(update={"pixels": parts.pop("pixels")})
     dynamics = params.dynamics.model_copy(update={"num_layers": 1})
-    return params.model_copy(update={"tokenizer": tokenizer, "lam": lam, "dynamics": dynamics})
+    return params.model_copy(update={**parts, "lam": lam, "dynamics": dynamics})
 
 
-def build(model, params):
-    if model == "tokenizer":
-        return build_tokenizer(params.tokenizer)
-    if model == "lam":
-        return build_lam(params.lam)
-    if model == "probe":
-        return build_probe(params.lam.of_probe(), num_classes=6)
-    with torch.device("meta"):
-        num_codes = build_tokenizer(params.tokenizer).num_codes
-    return build_dynamics(params.dynamics, num_codes=num_codes, grid=GRID, num_actions=params.lam.num_actions)
-
-
-def one_sample(model, params):
+def one_sample(model, params, network):
     """A batch of one short window: no weight depends on its length, and a whole one takes long."""
     if model == "dynamics":
         return {
             "tokens_BTN": torch.randint(1000, (1, SHORT_WINDOW, math.prod(GRID))),
             "actions_BS": torch.randint(params.lam.num_actions, (1, SHORT_WINDOW - 1)),
         }
-    length = 1 if model == "tokenizer" else params.lam.history + 2  # two transitions: batch norm wants more than one
+    # Two transitions with a whole history: batch norm wants more than one.
+    length = 1 if model == "tokenizer" else training_params(model, params).history + 2
     frames_BTHWC = torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
     if model == "probe":
         return {"frames_BTHWC": frames_BTHWC, "actions_BS": torch.randint(6, (1, length - 1))}
+    if model == "lam" and params.lam.kind == "surprise":
+        return {name: part.flatten(0, 1) for name, part in network.observe(frames_BTHWC).items()}
     return frames_BTHWC
 
 
@@ -84,12 +74,12 @@ def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
     monkeypatch.chdir(ROOT)
     params = shallow(load_scale(name)[1])
     network = build(model, params).train()
-    optimizers = make_optimizers(network, params.lam.of_probe() if model == "probe" else getattr(params, model))
-    last = list(network.parameters())[-1]
+    optimizers = make_optimizers(network, training_params(model, params))
+    last = list(network.expectation.parameters() if model == "lam" and params.lam.kind == "surprise" else network.parameters())[-1]
     before = last.detach().clone()
     bf16 = resolve_precision(params.runtime, torch.device("cpu")) == "bf16"
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        loss, _ = network(one_sample(model, params))
+        loss, _ = network(one_sample(model, params, network))
     loss.backward()
     for optimizer in optimizers.values():
         optimizer.step()
@@ -97,9 +87,10 @@ def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
     assert not torch.equal(last, before)
 
 
-def test_the_gpu_scale_is_as_large_as_what_it_supersedes(monkeypatch):
+def test_the_gpu_scale_of_kind_pixels_is_as_large_as_what_it_supersedes(monkeypatch):
     monkeypatch.chdir(ROOT)
     _, params = load_scale("gpu")
+    params = params.model_copy(update={"lam": params.lam.model_copy(update={"kind": "pixels"})})
     with torch.device("meta"):
         models = [build(model, params) for model in MODELS]
     size = sum(parameter.numel() for model in models for parameter in model.parameters())

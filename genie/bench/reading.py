@@ -24,16 +24,16 @@ Draw = Callable[[], object]
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
-    """Frames a second, of windows as the latent action model and the dynamics draw them.
+    """Frames a second, of windows as the probe and the dynamics draw them.
 
     `file` decompresses them, `held` takes them from memory, where training keeps frames if they fit.
     """
-    frames = params.lam.batch_size * params.lam.window
+    frames = params.probe.batch_size * params.probe.window
     token_frames = params.dynamics.batch_size * params.dynamics.window
     stores = {split: EpisodeStore(folder / "frames" / split) for split in SPLITS}
     token_bytes = token_frames * read_tokens(folder / "tokens/train")[0].nbytes
-    draws = {f"file {split}": _from_file(store, params.lam) for split, store in stores.items()}
-    draws |= {f"held {split}": _held(store.path, params.lam) for split, store in stores.items()}
+    draws = {f"file {split}": _from_file(store, params.probe) for split, store in stores.items()}
+    draws |= {f"held {split}": _held(store.path, params.probe) for split, store in stores.items()}
     draws |= {f"tokens {split}": _tokens(folder, split, params.dynamics) for split in SPLITS}
     draws |= {"copies": _copies(frames * stores["train"].read(0, 1).nbytes), "token copies": _copies(token_bytes)}
     seconds = take_turns({name: _many(draw) for name, draw in draws.items()}, ROUNDS)

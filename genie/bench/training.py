@@ -23,18 +23,20 @@ from genie.bench.machine import matmul_flops_per_second, matrix_products
 from genie.bench.memory import peak_memory
 from genie.bench.reading import WITHOUT_END
 from genie.bench.timing import take_turns, wait_for
-from genie.costs import build, step_costs
+from genie.costs import build, step_costs, training_params
 from genie.data.episodes import EpisodeStore
 from genie.data.tokens import read_latent_actions, read_tokens
 from genie.data.windows import FrameWindows, TokenWindows, batches
+from genie.models.surprise_lam import SurpriseLam
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.training.loop import lr_factor, make_optimizers
+from genie.training.transitions import TransitionWindows
 
 ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
 PHASES = ("data", "forward", "backward", "optimizer")
-# What the windows come from that it is trained on.
-SUPPLY = {"lam": "reading.held.frames_per_second", "dynamics": "reading.tokens.frames_per_second"}
+# What the windows come from that it is trained on; the latent action model's transitions are held as few numbers.
+SUPPLY = {"dynamics": "reading.tokens.frames_per_second"}
 # What is doubled, by the name it is reported under. A window holds the context and as many frames again.
 GROWTH = {
     "tokenizer": {"width": ("width",), "batch": ("batch_size",)},
@@ -53,9 +55,9 @@ class Step:
     """
 
     def __init__(self, name: str, params: Params, folder: Path):
-        self.params, self._accelerator = getattr(params, name), make_accelerator(params.runtime)
+        self.params, self._accelerator = training_params(name, params), make_accelerator(params.runtime)
         self.device, self.mixed_precision = self._accelerator.device, self._accelerator.mixed_precision
-        self.frames = self.params.batch_size * getattr(self.params, "window", 1)
+        self.frames = step_costs(name, params).frames
         self.seconds = defaultdict(list)
         self.model, dataset = model_and_data(name, params, folder)
         self.model.to(self.device)
@@ -120,9 +122,11 @@ def measure(params: Params, folder: Path, name: str) -> list[Figure]:
 
 def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[Figure]:
     """The same with one of `GROWTH` doubled: frames a second in turns with the undoubled, and memory."""
-    section = getattr(params, name)
-    doubled = section.model_copy(update={key: 2 * getattr(section, key) for key in GROWTH[name][what]})
-    grown = Step(name, params.model_copy(update={name: doubled}), folder)
+    section, own = getattr(params, name), params.lam.kind if name == "lam" else None
+    grows = getattr(section, own) if own else section
+    doubled = grows.model_copy(update={key: 2 * getattr(grows, key) for key in GROWTH[name][what]})
+    section = section.model_copy(update={own: doubled}) if own else doubled
+    grown = Step(name, params.model_copy(update={name: section}), folder)
     grown.warm_up()
     peak = peak_memory(f"{name}.{what}_x2", beside=f"{name}.peak_memory")  # before the other takes any
     step = Step(name, params, folder)
@@ -136,9 +140,12 @@ def model_and_data(
     name: str, params: Params, folder: Path, num_batches: int = WITHOUT_END
 ) -> tuple[nn.Module, Dataset]:
     """The model as its stage builds it, and batches for it of the folder's data."""
-    settings, model = getattr(params, name), build(name, params)
+    settings, model = training_params(name, params), build(name, params)
     drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":
         caches = read_tokens(folder / "tokens/train"), read_latent_actions(folder / "actions/train.h5")
         return model, TokenWindows(*caches, settings.window, *drawn)
-    return model, FrameWindows(EpisodeStore(folder / "frames/train"), getattr(settings, "window", 1), *drawn)
+    store = EpisodeStore(folder / "frames/train")
+    if isinstance(model, SurpriseLam):
+        return model, TransitionWindows(model, store, *drawn)
+    return model, FrameWindows(store, getattr(settings, "window", 1), *drawn)

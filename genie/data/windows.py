@@ -31,7 +31,7 @@ def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> n
     if len(starts) == 0:
         raise WindowError(
             f"no episode holds {length} frames in a row (the longest has {lengths.max()}); "
-            "shorten the window, raise collect.frames or lower collect.num_envs"
+            "shorten the window or history, raise collect.frames or lower collect.num_envs"
         )
     return starts
 
@@ -56,7 +56,7 @@ def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.
     return frames_BTHWC
 
 
-class _Windows(Dataset):
+class Windows(Dataset):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
     So a run's position in its data is its step, and the number of loader workers changes nothing. Nor does the number
@@ -98,7 +98,7 @@ class _Windows(Dataset):
         return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)[self._share]
 
 
-class FrameWindows(_Windows):
+class FrameWindows(Windows):
     """Batches of frames: `dataset[step]` is a `(B, T, H, W, C)` uint8 tensor.
 
     Args:
@@ -119,7 +119,7 @@ class FrameWindows(_Windows):
         return torch.from_numpy(read_windows(self.store, self._draw(step), self.window))
 
 
-class TokenWindows(_Windows):
+class TokenWindows(Windows):
     """Batches of cached tokens and latent actions.
 
     `dataset[step]` is `{"tokens_BTN", "actions_BS"}`, both int64; `actions_BS[:, s]` takes frame s to s + 1.

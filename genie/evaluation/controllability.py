@@ -1,5 +1,7 @@
 """Whether latent actions are used, tell the true ones, and change what the latent action model expects."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -15,11 +17,12 @@ from genie.evaluation.metrics import (
     normalised_mutual_information,
     psnr,
 )
-from genie.models.lam import LatentActionModel
+from genie.models.lam import LatentActionModel, PixelLam, SurpriseLam
+from genie.models.surprise_lam import information
 from genie.progress import progress
 from genie.training.loop import Validation
 
-NUM_VALIDATION_WINDOWS = 512
+NUM_VALIDATION_TRANSITIONS = 512
 
 
 def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
@@ -50,11 +53,9 @@ def evaluate_lam(
     seed: int,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """Infers the actions of windows spread over a split, and predicts each next frame from them.
+    """Infers the actions of windows spread over a split, and measures what they change in what the model expects.
 
     Only transitions whose whole history is in the window count: those that the model was trained on.
-    The baselines predict from uniformly random actions (`_random_action`) or copy the frame before
-    (`_copy_last`).
 
     Args:
         window: frames a window, more than the model's history.
@@ -62,49 +63,90 @@ def evaluate_lam(
         seed: of the random actions.
 
     Returns:
-        `psnr`, `psnr_random_action`, `psnr_copy_last`, each also `..._moving` (dB, moving transitions only);
-        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions.
+        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions; and, of kind
+        `pixels`, what `_Drawing` measures, of kind `surprise` what `_Information` does.
 
     Raises:
-        ValueError: nothing moves in any window.
+        ValueError: kind `pixels`, and nothing moves in any window.
     """
     device, whole = next(lam.parameters()).device, slice(lam.history - 1, None)
     lam.eval()
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
-    random_actions = np.random.default_rng(seed).integers(lam.num_actions, size=(len(starts), window - 1))
-    mse = {"psnr": [], "psnr_random_action": [], "psnr_copy_last": []}
-    moving, inferred = [], []
+    kind = _Information(lam) if isinstance(lam, SurpriseLam) else _Drawing(lam, (len(starts), window - 1), seed)
+    inferred = []
     for first in progress(range(0, len(starts), batch_size), name="evaluate LAM", unit="batch"):
         rows = slice(first, first + batch_size)
         frames_BTHWC = torch.from_numpy(read_windows(store, starts[rows], window)).to(device)
-        before_BSHWC, after_BSHWC = frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]
-        actions_BS = lam.infer_actions(frames_BTHWC)
-        predictions = {
-            "psnr": lam.predict_next(frames_BTHWC, actions_BS),
-            "psnr_random_action": lam.predict_next(frames_BTHWC, torch.from_numpy(random_actions[rows]).to(device)),
-            "psnr_copy_last": before_BSHWC,
-        }
-        for name, predicted_BSHWC in predictions.items():
-            mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC)[:, whole])
-        moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy())[:, whole])
-        inferred.append(actions_BS[:, whole].cpu().numpy())
-    moving, inferred = np.concatenate(moving), np.concatenate(inferred)
-    metrics = {}
-    for name, errors in mse.items():
-        errors_MS = np.concatenate(errors)
-        metrics |= {name: psnr(errors_MS), f"{name}_moving": psnr(errors_MS[moving])}
+        inferred.append(kind.add(frames_BTHWC, rows)[:, whole].cpu().numpy())
+    inferred = np.concatenate(inferred)
     true_actions = store.actions()[starts[:, None] + np.arange(window - 1)[whole]]
-    return metrics | {
+    return kind.metrics() | {
         "action_nmi": action_nmi(inferred.ravel(), true_actions.ravel()),
         "min_code_share": min_code_share(count_codes(inferred, lam.num_actions)),
         **codebook_metrics(inferred, lam.num_actions),
     }
 
 
+class _Drawing:
+    """Of kind `pixels`: how well the decoder draws each next frame from the inferred action.
+
+    The baselines draw it from uniformly random actions (`_random_action`) or copy the frame before (`_copy_last`).
+    """
+
+    def __init__(self, lam: PixelLam, shape: tuple[int, int], seed: int):
+        self._lam, self._whole = lam, slice(lam.history - 1, None)
+        self._random_actions = np.random.default_rng(seed).integers(lam.num_actions, size=shape)
+        self._mse = {"psnr": [], "psnr_random_action": [], "psnr_copy_last": []}
+        self._moving = []
+
+    def add(self, frames_BTHWC: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Measures windows, those in `rows` of all; returns their actions."""
+        before_BSHWC, after_BSHWC = frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]
+        actions_BS = self._lam.infer_actions(frames_BTHWC)
+        random_BS = torch.from_numpy(self._random_actions[rows]).to(frames_BTHWC.device)
+        predictions = {
+            "psnr": self._lam.predict_next(frames_BTHWC, actions_BS),
+            "psnr_random_action": self._lam.predict_next(frames_BTHWC, random_BS),
+            "psnr_copy_last": before_BSHWC,
+        }
+        for name, predicted_BSHWC in predictions.items():
+            self._mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC)[:, self._whole])
+        self._moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy())[:, self._whole])
+        return actions_BS
+
+    def metrics(self) -> dict[str, float]:
+        """`psnr`, `psnr_random_action`, `psnr_copy_last`, each also `..._moving` (dB, moving transitions only)."""
+        moving, metrics = np.concatenate(self._moving), {}
+        for name, errors in self._mse.items():
+            errors_MS = np.concatenate(errors)
+            metrics |= {name: psnr(errors_MS), f"{name}_moving": psnr(errors_MS[moving])}
+        return metrics
+
+
+class _Information:
+    """Of kind `surprise`: the bits that actions give of the next motion beyond the past."""
+
+    def __init__(self, lam: SurpriseLam):
+        self._lam, self._whole = lam, slice(lam.history - 1, None)
+        self._actions, self._likelihoods = [], []
+
+    def add(self, frames_BTHWC: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Measures windows; returns their actions."""
+        actions_BS, likelihood_BSA = self._lam.judge(frames_BTHWC)
+        self._actions.append(actions_BS[:, self._whole].flatten())
+        self._likelihoods.append(likelihood_BSA[:, self._whole].flatten(0, 1))
+        return actions_BS
+
+    def metrics(self) -> dict[str, float]:
+        """`information`, in bits."""
+        return {"information": float(information(torch.cat(self._likelihoods), torch.cat(self._actions)))}
+
+
 def validate_lam(store: EpisodeStore, window: int) -> Validation:
     """For the training loop: all that `evaluate_lam` measures, on a few windows."""
 
     def validate(model: LatentActionModel, step: int) -> dict[str, float]:
-        return evaluate_lam(model, store, window=window, num_windows=NUM_VALIDATION_WINDOWS, seed=0)
+        num_windows = math.ceil(NUM_VALIDATION_TRANSITIONS / (window - model.history))
+        return evaluate_lam(model, store, window=window, num_windows=num_windows, seed=0)
 
     return validate

@@ -18,7 +18,7 @@ from genie.data.branches import Branches
 from genie.data.controls import Button
 from genie.data.motion import changed_share
 from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.evaluation.metrics import frame_mse, normalised_mutual_information
+from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information
 from genie.evaluation.rollouts import dream
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
@@ -97,11 +97,17 @@ def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def infer_actions(model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """A model's labels `(M, T - 1)` of the transitions between frames."""
+def infer_actions(
+    model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int = 64, **options
+) -> np.ndarray:
+    """A model's labels `(M, T - 1)` of the transitions between frames.
+
+    Args:
+        options: of the model's own `infer_actions`.
+    """
     device = next(model.parameters()).device
-    batches = torch.from_numpy(frames_MTHWC).split(batch_size)
-    return np.concatenate([model.infer_actions(frames_BTHWC.to(device)).cpu().numpy() for frames_BTHWC in batches])
+    batches = (frames_BTHWC.to(device) for frames_BTHWC in torch.from_numpy(frames_MTHWC).split(batch_size))
+    return np.concatenate([model.infer_actions(frames_BTHWC, **options).cpu().numpy() for frames_BTHWC in batches])
 
 
 def past_actions_of(lam: LatentActionModel | None, branches: Branches) -> np.ndarray:
@@ -109,7 +115,9 @@ def past_actions_of(lam: LatentActionModel | None, branches: Branches) -> np.nda
     return branches.taken_MS if lam is None else infer_actions(lam, branches.past_MTHWC)
 
 
-def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches, differs_MEE: np.ndarray) -> dict[str, float]:
+def branch_metrics(
+    model: LatentActionModel | ActionProbe, branches: Branches, differs_MEE: np.ndarray
+) -> dict[str, float]:
     """What a model's labels of the real branches tell of the actions that led there, each equally often.
 
     Args:
@@ -117,11 +125,16 @@ def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches, diffe
 
     Returns:
         `action_nmi_ground`, of the six actions, and `action_nmi_air`, where a jump does nothing, of the three that are
-        left; each only if there are such states.
+        left; `action_bits_...`, the mutual information itself, in bits, over all states, so that a label must mean the
+        same in all of them; and `action_bits_..._within`, its mean inside a state, where it is enough that labels tell
+        branches apart. Each only if there are such states.
     """
+    # Of branches all actions are equally frequent, which a probe that learnt the policy's habits must be told.
+    options = {"equally_frequent": True} if isinstance(model, ActionProbe) else {}
+    before_MTHWC = branches.past_MTHWC[:, -model.history :]
     led_ME = np.stack(
         [
-            infer_actions(model, np.concatenate([branches.past_MTHWC, next_M1HWC], axis=1))[:, -1]
+            infer_actions(model, np.concatenate([before_MTHWC, next_M1HWC], axis=1), **options)[:, -1]
             for next_M1HWC in np.split(branches.next_MEHWC, len(EFFECTIVE_ACTIONS), axis=1)
         ],
         axis=1,
@@ -130,12 +143,29 @@ def branch_nmi(model: LatentActionModel | ActionProbe, branches: Branches, diffe
     along_ME = effect_ME % 3  # stay, left or right, with a jump or without
     ground_M = on_ground(differs_MEE)
     air_M = differs_MEE.any((1, 2)) & ~ground_M
-    parts = {"action_nmi_ground": (ground_M, effect_ME), "action_nmi_air": (air_M, along_ME)}
-    return {
-        name: normalised_mutual_information(led_ME[chosen_M].ravel(), label_ME[chosen_M].ravel())
-        for name, (chosen_M, label_ME) in parts.items()
-        if chosen_M.any()
+    metrics = {}
+    for where, chosen_M, label_ME in (("ground", ground_M, effect_ME), ("air", air_M, along_ME)):
+        if chosen_M.any():
+            led, label = led_ME[chosen_M], label_ME[chosen_M]
+            within = [mutual_information(*state) for state in zip(led, label, strict=True)]
+            metrics[f"action_nmi_{where}"] = normalised_mutual_information(led.ravel(), label.ravel())
+            metrics[f"action_bits_{where}"] = mutual_information(led.ravel(), label.ravel())
+            metrics[f"action_bits_{where}_within"] = float(np.mean(within))
+    return metrics
+
+
+def label_metrics(
+    lam: LatentActionModel, probe: ActionProbe, branches: Branches, differs_MEE: np.ndarray
+) -> dict[str, float]:
+    """The LAM's `branch_metrics`; the probe's as `..._ceiling`; and `action_bits_share_...`, the former bits as a share
+    of the latter."""
+    metrics, ceiling = (branch_metrics(model, branches, differs_MEE) for model in (lam, probe))
+    shares = {
+        f"action_bits_share_{where}": metrics[f"action_bits_{where}"] / ceiling[f"action_bits_{where}"]
+        for where in ("ground", "air")
+        if ceiling.get(f"action_bits_{where}")
     }
+    return metrics | {f"{name}_ceiling": value for name, value in ceiling.items()} | shares
 
 
 def counterfactual_metrics(found: Counterfactuals, buttons: Sequence[Button]) -> dict[str, float]:

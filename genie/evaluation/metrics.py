@@ -5,7 +5,7 @@ Legend: `...` any leading axes, `H W C` pixels, `K` codes. Frames are uint8 RGB.
 
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -80,3 +80,8 @@ def normalised_mutual_information(labels: np.ndarray, others: np.ndarray) -> flo
     if np.ptp(labels) == 0 or np.ptp(others) == 0:
         return 0.0  # scikit-learn calls two constant labellings a perfect match
     return float(normalized_mutual_info_score(labels, others))
+
+
+def mutual_information(labels: np.ndarray, others: np.ndarray) -> float:
+    """What two labellings of the same things tell of each other, in bits."""
+    return float(mutual_info_score(labels, others) / np.log(2))

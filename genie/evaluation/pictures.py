@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SCALE = 3  # screen pixels a pixel
 CAPTION_HEIGHT, GAP = 18, 4  # screen pixels
-BACKGROUND, INK = (17, 17, 17), (238, 238, 238)
+BACKGROUND, INK, OUTLINE = (17, 17, 17), (238, 238, 238), (255, 0, 170)
 FRAME_MS, LAST_FRAME_MS = 160, 1000  # a GIF rests on its last frame
 
 
@@ -48,6 +48,16 @@ def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> n
     """True frames above what the tokenizer makes of them."""
     blanks = [""] * (len(frames_CHW3) - 1)
     return contact_sheet(np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]])
+
+
+def outlined(frames_CHW3: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Frames with a box (top, left, height, width) drawn around its pixels."""
+    top, left, height, width = box
+    frames_CHW3 = frames_CHW3.copy()
+    rows, columns = slice(max(0, top - 1), top + height + 1), slice(max(0, left - 1), left + width + 1)
+    for side in ((rows.start, columns), (rows.stop - 1, columns), (rows, columns.start), (rows, columns.stop - 1)):
+        frames_CHW3[(slice(None), *side)] = OUTLINE
+    return frames_CHW3
 
 
 def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:

@@ -16,17 +16,24 @@ NUM_VALIDATION_WINDOWS = 512
 
 @torch.no_grad()
 def evaluate_probe(
-    probe: ActionProbe, store: EpisodeStore, *, window: int, num_windows: int, batch_size: int = 32
+    probe: ActionProbe,
+    store: EpisodeStore,
+    *,
+    window: int,
+    num_windows: int,
+    history: int | None = None,
+    batch_size: int = 32,
 ) -> dict[str, float]:
     """How well the probe tells the effective actions of windows spread over a split.
 
-    Of the same store, window and number of windows, `evaluate_lam` measures the same transitions.
+    Of the same store, window, number of windows and history, `evaluate_lam` measures the same transitions.
 
     Args:
-        probe: of the latent action model's history.
+        probe: the probe.
         store: a split.
         window: frames a window, more than the probe's history; its first ones are but looked at.
         num_windows: at most this many.
+        history: frames before a transition, of which `action_nmi` takes those with so many; None: the probe's own.
         batch_size: windows at once.
 
     Returns:
@@ -44,7 +51,7 @@ def evaluate_probe(
         _, metrics = probe(batch)
         for name in totals:
             totals[name] += metrics[name].item() * len(rows) / len(starts)
-        whole = slice(probe.history - 1, None)
+        whole = slice((history or probe.history) - 1, None)
         told.append(probe.infer_actions(batch["frames_BTHWC"])[:, whole].cpu().numpy())
         true.append(batch["actions_BS"][:, whole].cpu().numpy())
     nmi = normalised_mutual_information(np.concatenate(told).ravel(), np.concatenate(true).ravel())

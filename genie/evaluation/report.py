@@ -27,11 +27,13 @@ from genie.evaluation.pictures import (
     branch_sheet,
     contact_sheet,
     dream_sheets,
+    outlined,
     reconstruction_sheet,
     save_gif,
     save_png,
 )
 from genie.evaluation.rollouts import MEASURES, Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
+from genie.models.lam import LatentActionModel, SurpriseLam
 from genie.world import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
@@ -52,7 +54,6 @@ def write_report(
     latent_actions: np.ndarray,
     rollouts: Rollouts,
     drift: Rollouts,
-    *,
     num_gifs: int,
     seed: int,
 ) -> None:
@@ -132,6 +133,15 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
         start_REHWC = np.broadcast_to(branches.past_MTHWC[state, -1], held_REFHWC[:, :, 0].shape)
         pictures = [contact_sheet(panels, captions) for panels in (start_REHWC, *np.moveaxis(held_REFHWC, 2, 0))]
         save_gif(folder / f"steering_{index}.gif", pictures)
+
+
+def write_sprite(folder: Path, store: EpisodeStore, lam: LatentActionModel) -> None:
+    """`sprite.png`: where the latent action model found the agent, on some frames; nothing, if it seeks none."""
+    if not isinstance(lam, SurpriseLam):
+        return
+    starts = spread_starts(np.arange(store.num_frames), NUM_RECONSTRUCTIONS)
+    frames_CHWC = outlined(read_windows(store, starts, 1)[:, 0], lam.sprite)
+    save_png(folder / "sprite.png", contact_sheet(frames_CHWC[None], [["the agent", *[""] * (len(starts) - 1)]]))
 
 
 def _draw_shares(axes, shares: np.ndarray) -> None:

@@ -15,17 +15,19 @@ PATCH_DIM = 3 * PATCH**2
 
 
 class MotionEncoder(nn.Module):
-    """Transitions, each with its history, to one vector of `dim` numbers each.
+    """Transitions, each with its history, to one vector of `dim` numbers for each of `cells ** 2` parts of the picture.
 
     Args:
         history: frames seen before the change, the present one included.
         width: channels at the grid of patches; `dim` is twice that.
         num_blocks: residual blocks.
+        cells: parts a side, each of which is averaged; with one, whatever is small is lost among the rest.
     """
 
-    def __init__(self, history: int, width: int, num_blocks: int):
+    def __init__(self, history: int, width: int, num_blocks: int, cells: int = 1):
         super().__init__()
         self.dim = 2 * width
+        self.num_cells = cells**2
         self.layers = nn.Sequential(
             nn.Conv2d((history + 1) * PATCH_DIM, width, 3, padding=1),
             ResidualBlock(width),
@@ -33,12 +35,13 @@ class MotionEncoder(nn.Module):
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             *(ResidualBlock(2 * width) for _ in range(num_blocks - 1)),
             nn.LeakyReLU(0.1),
-            nn.AdaptiveAvgPool2d(1),
+            nn.AdaptiveAvgPool2d(cells),
             nn.Flatten(),
         )
 
     def forward(self, history_MPhw: torch.Tensor, change_MPhw: torch.Tensor) -> torch.Tensor:
-        """Vectors `(M, dim)` of histories, as `histories` makes them, and of the changes that came next."""
+        """Vectors `(M, dim * cells ** 2)`, channel by channel, of histories, as `histories` makes them, and of the
+        changes that came next."""
         stacked = torch.cat([history_MPhw, change_MPhw], dim=1)
         return self.layers(stacked.contiguous(memory_format=torch.channels_last))
 

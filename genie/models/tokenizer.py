@@ -44,7 +44,7 @@ class Tokenizer(nn.Module):
         config: its shape.
     """
 
-    kind = "tokenizer"
+    kind, stage = "tokenizer", "train_tokenizer"
     config_class = TokenizerConfig
 
     def __init__(self, config: TokenizerConfig):

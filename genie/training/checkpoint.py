@@ -6,6 +6,8 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 import safetensors.torch
 import torch
@@ -63,28 +65,28 @@ def save_model(folder: str | Path, model: nn.Module) -> str:
     return content["fingerprint"]
 
 
-def load_model(folder: str | Path, model_class: type, device: torch.device | str = "cpu") -> nn.Module:
+def load_model(folder: str | Path, model_class: type | UnionType, device: torch.device | str = "cpu") -> nn.Module:
     """Rebuilds the model of a checkpoint folder, in eval mode, with its `fingerprint` as an attribute.
 
     Args:
         folder: what `save_model` wrote.
-        model_class: what it must be: `Tokenizer`, `ActionProbe`, `LatentActionModel` or `Dynamics`.
+        model_class: what it must be: `Tokenizer`, `ActionProbe` or `Dynamics`, or `LatentActionModel`, of either kind.
         device: where to put it.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or holds another model.
     """
-    folder, kind = Path(folder), model_class.kind
-    rebuild = f"rebuild it with: dvc repro train_{kind}"
+    folder, kinds = Path(folder), {kind.kind: kind for kind in get_args(model_class) or (model_class,)}
+    rebuild = f"rebuild it with: dvc repro {next(iter(kinds.values())).stage}"
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no checkpoint here ({name} is missing); {rebuild}")
     try:
         content = json.loads((folder / CONFIG).read_bytes())
         found, told = content["model"], content["fingerprint"]
-        if found != kind:
-            raise CheckpointError(f"{folder}: holds a {found}, not a {kind}; {rebuild}")
-        model = model_class(model_class.config_class(**hashable(content["config"])))
+        if found not in kinds:
+            raise CheckpointError(f"{folder}: holds a {found}, not a {' or '.join(kinds)}; {rebuild}")
+        model = kinds[found](kinds[found].config_class(**hashable(content["config"])))
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except DAMAGE as error:
         raise CheckpointError(

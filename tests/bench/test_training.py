@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from genie.bench.training import PHASES, Step, model_and_data
+from genie.costs import training_params
 from genie.runtime import make_accelerator
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
@@ -13,8 +14,14 @@ STEPS = 3
 @pytest.mark.parametrize("name", ["tokenizer", "lam", "dynamics"])
 def test_its_steps_are_those_of_the_training_loop(name, tiny_params, bench_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = getattr(tiny_params, name).model_copy(update={"steps": STEPS})
-    params = tiny_params.model_copy(update={name: settings})
+    section = getattr(tiny_params, name)
+    if name == "lam":
+        surprise = section.surprise.model_copy(update={"steps": STEPS, "expectation_steps": STEPS - 1})
+        section = section.model_copy(update={"surprise": surprise})
+    else:
+        section = section.model_copy(update={"steps": STEPS})
+    params = tiny_params.model_copy(update={name: section})
+    settings = training_params(name, params)
     accelerator = make_accelerator(params.runtime)
     model, dataset = model_and_data(name, params, bench_data, num_batches=STEPS)
     resume = ResumeStore("bench", settings, accelerator, {})

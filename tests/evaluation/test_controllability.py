@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
-from genie.data.episodes import NO_ACTION
+from genie.costs import A_SPRITE
+from genie.data.episodes import FRAME_SHAPE, NO_ACTION
 from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
 from genie.evaluation.controllability import action_nmi, action_table, evaluate_lam
+from genie.models.surprise_lam import build_surprise_lam, information
 
 
 def test_action_table_counts_each_transition_once(store, latent_actions):
@@ -57,3 +60,18 @@ def test_a_lam_that_hears_no_action_gains_nothing_over_a_random_one(store, lam, 
     monkeypatch.setattr(lam, "predict_next", lambda frames_BTHWC, actions_BS: frames_BTHWC[:, :-1])
     metrics = evaluate_lam(lam, store, window=4, num_windows=10, seed=0)
     assert metrics["psnr"] == metrics["psnr_random_action"] == metrics["psnr_copy_last"]
+
+
+def test_of_kind_surprise_the_information_is_that_of_transitions_with_a_whole_history(coinrun, tiny_params, scrambled):
+    params = tiny_params.lam.model_copy(update={"kind": "surprise"}).of_kind()
+    lam, store = scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2])), coinrun["val"]
+    length = lam.history + 1
+    metrics = evaluate_lam(lam, store, window=length, num_windows=10_000, seed=0, batch_size=7)
+    judged = [
+        [part[0, -1] for part in lam.judge(torch.from_numpy(store.read(start, start + length))[None])]
+        for episode in store.episode_slices()
+        for start in range(episode.start, episode.stop - length + 1)
+    ]
+    actions_M, likelihood_MA = (torch.stack(parts) for parts in zip(*judged, strict=True))
+    assert metrics["information"] == pytest.approx(float(information(likelihood_MA, actions_M)), abs=1e-3)
+    assert metrics.keys() == {"information", "action_nmi", "min_code_share", "codebook_usage", "codebook_perplexity"}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,12 @@ import torch
 from genie.data.branches import Branches, play_branches
 from genie.data.controls import ARROWS
 from genie.evaluation.counterfactual import (
-    branch_nmi,
+    branch_metrics,
     confusion,
     counterfactual_metrics,
     differing,
     imagine_branches,
+    label_metrics,
     on_ground,
 )
 
@@ -99,7 +102,9 @@ def test_branches_differ_as_pairs_compared_one_by_one_do(branches):
 
 
 class Telling(torch.nn.Module):
-    """Labels the last transition with what `labels` says, in the order asked."""
+    """Labels the last transition with what `label` says of its effective action and its state."""
+
+    history = CONTEXT
 
     def __init__(self, branches, label):
         super().__init__()
@@ -112,19 +117,51 @@ class Telling(torch.nn.Module):
         for row, frames_THWC in enumerate(frames_BTHWC.numpy()):
             state = self._state_of[frames_THWC[:-1].tobytes()]
             real = (self._branches.next_MEHWC[state] == frames_THWC[-1]).all((1, 2, 3))
-            labels[row, -1] = self._label(int(real.argmax()))
+            labels[row, -1] = self._label(int(real.argmax()), state)
         return labels
 
 
+def labels_of(branches, label):
+    return branch_metrics(Telling(branches, label), branches, differing(branches.next_MEHWC))
+
+
 def test_labels_of_branches(branches):
-    differs_MEE = differing(branches.next_MEHWC)
-    telling = branch_nmi(Telling(branches, lambda effect: effect), branches, differs_MEE)
+    telling = labels_of(branches, lambda effect, state: effect)
     assert telling["action_nmi_ground"] > 0.8, "all but branches that look alike are told apart"
     assert telling["action_nmi_air"] > 0.8
-    along = branch_nmi(Telling(branches, lambda effect: effect % 3), branches, differs_MEE)
+    along = labels_of(branches, lambda effect, state: effect % 3)
     assert along["action_nmi_air"] >= telling["action_nmi_air"] - 0.05
     assert along["action_nmi_ground"] < telling["action_nmi_ground"]
-    assert branch_nmi(Telling(branches, lambda _: 0), branches, differs_MEE) == {
-        "action_nmi_ground": 0.0,
-        "action_nmi_air": 0.0,
+    constant = labels_of(branches, lambda effect, state: 0)
+    assert list(constant.values()) == pytest.approx([0.0] * 6)
+
+
+def test_the_bits_of_labels_stand_beside_their_ceiling(branches):
+    lam, probe = (Telling(branches, label) for label in (lambda effect, state: effect % 3, lambda effect, state: effect))
+    told, ceiling = labels_of(branches, lam._label), labels_of(branches, probe._label)
+    shares = {
+        f"action_bits_share_{where}": told[f"action_bits_{where}"] / ceiling[f"action_bits_{where}"]
+        for where in ("ground", "air")
     }
+    ceiling = {f"{name}_ceiling": value for name, value in ceiling.items()}
+    assert label_metrics(lam, probe, branches, differing(branches.next_MEHWC)) == told | ceiling | shares
+
+
+def test_labels_that_mean_another_action_in_each_state_tell_branches_apart_and_no_more(branches):
+    """States and branches that look alike are marked, so that perfect labels are possible."""
+    past_MTHWC, held_MEFHWC = branches.past_MTHWC.copy(), branches.held_MEFHWC.copy()
+    past_MTHWC[..., 0, 0, 0] = np.arange(len(past_MTHWC))[:, None]
+    held_MEFHWC[..., 0, 0, 0] = np.arange(6)[:, None]
+    branches = replace(branches, past_MTHWC=past_MTHWC, held_MEFHWC=held_MEFHWC)
+    differs_MEE = differing(branches.next_MEHWC)
+    same, other = (
+        branch_metrics(Telling(branches, label), branches, differs_MEE)
+        for label in (lambda effect, state: effect, lambda effect, state: (effect + state) % 6)
+    )
+    for metrics in (same, other):
+        assert metrics["action_bits_ground_within"] == pytest.approx(np.log2(6))
+        assert metrics["action_bits_air_within"] == pytest.approx(np.log2(3))
+    assert same["action_bits_ground"] == pytest.approx(np.log2(6))
+    assert same["action_bits_air"] == pytest.approx(np.log2(3))
+    assert other["action_bits_ground"] < 1
+    assert other["action_bits_air"] < 0.5

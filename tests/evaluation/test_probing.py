@@ -52,8 +52,24 @@ def test_the_ceiling_is_of_the_transitions_that_the_lam_is_judged_on(store, lam,
         assert ceiling == pytest.approx(judged)
 
 
+def test_transitions_of_a_longer_history_are_the_last_ones_of_each_window(store, lam, monkeypatch):
+    infer_actions = lam.infer_actions
+
+    def wrong_early(frames_BTHWC):
+        told_BS = infer_actions(frames_BTHWC)
+        told_BS[:, :2] = 0
+        return told_BS
+
+    monkeypatch.setattr(lam, "infer_actions", wrong_early)
+    nmi = {
+        history: evaluate_probe(Told(lam, 2), store, window=5, num_windows=EVERYTHING, history=history)["action_nmi"]
+        for history in (None, 2, 3)
+    }
+    assert nmi[None] == nmi[2] < nmi[3] == pytest.approx(1)
+
+
 def test_a_real_probe_measured_slowly_and_obviously(store, tiny_params, scrambled):
-    probe = scrambled(build_probe(tiny_params.lam.of_probe(), num_classes=6))
+    probe = scrambled(build_probe(tiny_params.probe, num_classes=6))
     length = probe.history + 1
     told, true, actions = [], [], store.actions()
     for episode in store.episode_slices():

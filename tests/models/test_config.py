@@ -3,15 +3,19 @@ import dataclasses
 import pytest
 import torch
 
+from genie.costs import A_SPRITE
+from genie.data.episodes import FRAME_SHAPE
 from genie.models.dynamics import build_dynamics
-from genie.models.lam import build_lam
+from genie.models.pixel_lam import build_pixel_lam
+from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import build_tokenizer
 from genie.params import TrainingParams
 
 # What a section says of its training, its data or its gate, and the model does not need.
 NOT_OF_THE_MODEL = {
     "tokenizer": set(),
-    "lam": {"window", "gate_min_perplexity", "gate_min_gain_db", "probe_steps", "probe_seed"},
+    "surprise": {"gate_min_perplexity", "gate_min_information"},
+    "pixels": {"window", "gate_min_perplexity", "gate_min_gain_db"},
     "dynamics": {"window", "actions"},
 }
 # Other values for each param whose type or range a generic change would break.
@@ -32,14 +36,33 @@ KNOWN = {
     "lam_fingerprint": "l",
 }
 # What a config holds that its section does not say.
-OWN = {"tokenizer": {"image_size"}, "lam": set(), "dynamics": set(KNOWN)}
+OWN = {
+    "tokenizer": {"image_size"},
+    "surprise": {"sprite", "frame_size"},
+    "pixels": set(),
+    "dynamics": set(KNOWN),
+}
 
 
-def build(model, params):
-    section = getattr(params, model)
+@pytest.fixture(params=list(NOT_OF_THE_MODEL))
+def model(request):
+    """A model's name, the latent action model's being its kind."""
+    return request.param
+
+
+@pytest.fixture
+def section(model, tiny_params):
+    if model in ("surprise", "pixels"):
+        return tiny_params.lam.model_copy(update={"kind": model}).of_kind()
+    return getattr(tiny_params, model)
+
+
+def build(model, section):
     if model == "tokenizer":
         return build_tokenizer(section)
-    return build_lam(section) if model == "lam" else build_dynamics(section, **KNOWN)
+    if model == "surprise":
+        return build_surprise_lam(section, A_SPRITE, FRAME_SHAPE[:2])
+    return build_pixel_lam(section) if model == "pixels" else build_dynamics(section, **KNOWN)
 
 
 def other_value(name, value):
@@ -47,32 +70,26 @@ def other_value(name, value):
     return next(other for other in others if other != value)
 
 
-@pytest.mark.parametrize("model", list(NOT_OF_THE_MODEL))
-def test_every_param_reaches_its_config(model, tiny_params):
-    section = getattr(tiny_params, model)
+def test_every_param_reaches_its_config(model, section):
     names = set(type(section).model_fields) - set(TrainingParams.model_fields) - NOT_OF_THE_MODEL[model]
     for name in names:
         value = other_value(name, getattr(section, name))
-        changed = tiny_params.model_copy(update={model: section.model_copy(update={name: value})})
-        in_config = getattr(build(model, changed).config, name)
+        in_config = getattr(build(model, section.model_copy(update={name: value})).config, name)
         assert in_config == (tuple(value) if isinstance(value, list) else value), name
 
 
-@pytest.mark.parametrize("model", list(NOT_OF_THE_MODEL))
-def test_what_params_do_not_say_is_handed_over(model, tiny_params):
-    """Every field of a config comes from its section, or is among the few that other models decide."""
-    config = build(model, tiny_params).config
-    own = {field.name for field in dataclasses.fields(config)} - set(type(getattr(tiny_params, model)).model_fields)
+def test_what_params_do_not_say_is_handed_over(model, section):
+    """Every field of a config comes from its section, or is among the few that other models or the data decide."""
+    config = build(model, section).config
+    own = {field.name for field in dataclasses.fields(config)} - set(type(section).model_fields)
     assert own == OWN[model]
     assert all(getattr(config, name) == KNOWN[name] for name in OWN["dynamics"] if model == "dynamics")
 
 
-@pytest.mark.parametrize("model", list(NOT_OF_THE_MODEL))
-def test_a_seed_decides_the_weights(model, tiny_params):
-    section = getattr(tiny_params, model)
-    other = tiny_params.model_copy(update={model: section.model_copy(update={"seed": section.seed + 1})})
+def test_a_seed_decides_the_weights(model, section):
+    other = section.model_copy(update={"seed": section.seed + 1})
     first, again, another = (
-        torch.cat([p.flatten() for p in build(model, p_).parameters()]) for p_ in (tiny_params, tiny_params, other)
+        torch.cat([p.flatten() for p in build(model, params).parameters()]) for params in (section, section, other)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, another)

@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 
 import genie.models.probe
-from genie.models.lam import build_lam
-from genie.models.probe import NO_LABEL, ActionProbe, ProbeConfig, build_probe
+from genie.models.probe import CELLS, NO_LABEL, ActionProbe, ProbeConfig
 
 CLIPS, FRAMES, HISTORY, CLASSES = 3, 7, 3, 6
 STEPS, WHOLE = FRAMES - 1, FRAMES - HISTORY  # transitions, and those with a whole history
@@ -22,7 +21,7 @@ def probe(scrambled, frames_BTHWC):
     torch.manual_seed(0)
     probe = scrambled(ActionProbe(ProbeConfig(num_classes=CLASSES, history=HISTORY, width=8, num_blocks=2)))
     with torch.no_grad():  # or one action would be the likeliest of every transition
-        probe.head.bias -= probe.head(probe.features(frames_BTHWC)).mean((0, 1))
+        probe.head.bias -= probe.head(probe._encode(frames_BTHWC, 0)).mean((0, 1))
     return probe
 
 
@@ -44,14 +43,6 @@ def rolling_clips(count, generator):
     return {"frames_BTHWC": torch.stack(clips).to(torch.uint8), "actions_BS": actions_BS}
 
 
-def test_the_encoder_is_that_of_the_lam(tiny_params):
-    probe, lam = build_probe(tiny_params.lam.of_probe(), CLASSES), build_lam(tiny_params.lam)
-    assert probe.config.history == tiny_params.lam.history
-    ours, theirs = probe.encoder.state_dict(), lam.encoder.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 @pytest.mark.parametrize("i", range(WHOLE))
 def test_features_tell_of_a_history_and_the_next_frame(i, probe, frames_BTHWC, monkeypatch):
     patches_BTPhw = genie.models.probe.to_patches(frames_BTHWC).requires_grad_()
@@ -62,12 +53,50 @@ def test_features_tell_of_a_history_and_the_next_frame(i, probe, frames_BTHWC, m
     assert felt == list(range(i, i + HISTORY + 1))
 
 
-def test_features_are_what_the_classifier_reads(probe, frames_BTHWC):
-    features_BSD = probe.features(frames_BTHWC)
+def test_features_are_the_mean_over_the_parts_that_the_classifier_reads(probe, frames_BTHWC):
+    parts_BSD, features_BSD = probe._encode(frames_BTHWC, HISTORY - 1), probe.features(frames_BTHWC)
     assert features_BSD.shape == (CLIPS, WHOLE, probe.encoder.dim)
     assert features_BSD.dtype == torch.float32
+    per_channel = parts_BSD.reshape(CLIPS, WHOLE, probe.encoder.dim, CELLS, CELLS)
+    torch.testing.assert_close(features_BSD, per_channel.mean((-2, -1)))
     told_BS = probe.infer_actions(frames_BTHWC)
-    assert torch.equal(probe.head(features_BSD).argmax(-1), told_BS[:, HISTORY - 1 :])
+    assert torch.equal(probe.head(parts_BSD).argmax(-1), told_BS[:, HISTORY - 1 :])
+
+
+def test_a_change_in_one_part_of_the_picture_is_seen_there(probe, frames_BTHWC):
+    """The encoder's receptive field is far smaller than the way from one corner to the opposite part."""
+    changed_BTHWC = frames_BTHWC.clone()
+    changed_BTHWC[:, -1, :8, :8] = 255 - changed_BTHWC[:, -1, :8, :8]
+    parts = [probe._encode(frames, HISTORY - 1).unflatten(-1, (-1, CELLS, CELLS)) for frames in (frames_BTHWC, changed_BTHWC)]
+    differs = (parts[0] != parts[1]).any(0).any(0).any(0)
+    assert differs[0, 0]
+    assert not differs[-1, -1]
+
+
+def test_of_equally_frequent_actions_no_habit_is_left(probe, batch):
+    frames_BTHWC = batch["frames_BTHWC"]
+    assert torch.equal(probe.infer_actions(frames_BTHWC, equally_frequent=True), probe.infer_actions(frames_BTHWC))
+    habit = torch.tensor([1 - 5e-4, 1e-4, 1e-4, 1e-4, 1e-4, 1e-4])
+    logits_BSK = probe.head(probe._encode(frames_BTHWC, 0))
+    with torch.no_grad():
+        probe.prior.copy_(habit)
+        probe.head.bias += habit.log()
+    told_BS = probe.infer_actions(frames_BTHWC, equally_frequent=True)
+    assert torch.equal(told_BS, logits_BSK.argmax(-1))
+    assert not torch.equal(told_BS, probe.infer_actions(frames_BTHWC))
+
+
+def test_training_follows_how_frequent_each_action_is(probe, batch, monkeypatch):
+    monkeypatch.setattr(genie.models.probe, "PRIOR_DECAY", 0.0)
+    labels_BS = torch.full((CLIPS, STEPS), 2)
+    labels_BS[:, -1], labels_BS[0, -2] = 5, NO_LABEL
+    labels_BS[:, : HISTORY - 1] = 0  # no whole history
+    probe(batch | {"actions_BS": labels_BS})
+    assert torch.equal(probe.prior, torch.full((CLASSES,), 1 / CLASSES)), "in eval mode it stays as it is"
+    probe.train()(batch | {"actions_BS": labels_BS})
+    counted = labels_BS[:, HISTORY - 1 :]
+    shares = torch.bincount(counted[counted != NO_LABEL], minlength=CLASSES) / (CLIPS * WHOLE - 1)
+    torch.testing.assert_close(probe.prior, shares)
 
 
 def test_inferred_actions_equal_those_of_each_transition_alone(probe, frames_BTHWC):
@@ -82,7 +111,7 @@ def test_inferred_actions_equal_those_of_each_transition_alone(probe, frames_BTH
 
 def test_the_loss_is_that_of_transitions_with_a_whole_history(probe, batch):
     loss, metrics = probe(batch)
-    logits_MK = probe.head(probe.features(batch["frames_BTHWC"])).flatten(0, 1)
+    logits_MK = probe.head(probe._encode(batch["frames_BTHWC"], HISTORY - 1)).flatten(0, 1)
     targets_M = batch["actions_BS"][:, HISTORY - 1 :].flatten()
     torch.testing.assert_close(loss, F.cross_entropy(logits_MK, targets_M))
     assert metrics["cross_entropy"] == loss

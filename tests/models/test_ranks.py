@@ -9,7 +9,7 @@ from torch import distributed
 from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from genie.models.lam import build_lam
+from genie.models.pixel_lam import build_pixel_lam
 from genie.models.ranks import BatchNorm, my_share, num_ranks, rows_of_all_ranks, share_of_ranks, sum_over_ranks
 from genie.training.loop import make_optimizers
 
@@ -79,7 +79,7 @@ def test_rows_sums_and_shares(tmp_path):
 
 def train_lam(path: str, params) -> None:
     """A few steps on noise, which no two codes are alike near to."""
-    model = build_lam(params)
+    model = build_pixel_lam(params)
     optimizers = make_optimizers(model, params)
     model.train()
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if num_ranks() > 1 else model
@@ -97,8 +97,9 @@ def train_lam(path: str, params) -> None:
 
 
 def test_two_ranks_move_weights_and_codebook_as_one_does(tmp_path, tiny_params):
+    params = tiny_params.lam.model_copy(update={"kind": "pixels"}).of_kind()
     for count in (1, NUM_RANKS):
-        run_in(count, train_lam, tmp_path / str(count), tiny_params.lam)
+        run_in(count, train_lam, tmp_path / str(count), params)
     alone, shared = (torch.load(tmp_path / str(count)) for count in (1, NUM_RANKS))
     assert alone.keys() == shared.keys()
     for name, tensor in alone.items():

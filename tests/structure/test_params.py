@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
 from genie.params import Params, load_params, parse_params, read_yaml
+from tests.conftest import merged
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -30,13 +31,6 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
         yield prefix + name, field.is_required()
-
-
-def merged(tree: dict, changes: dict) -> dict:
-    """The tree with the leaves of `changes` in place of its own."""
-    return tree | {
-        key: merged(tree[key], value) if isinstance(value, dict) else value for key, value in changes.items()
-    }
 
 
 def outside_validators(node: ast.AST) -> Iterator[ast.AST]:

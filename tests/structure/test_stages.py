@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genie.params import ProbeParams, read_yaml
+from genie.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -93,7 +93,8 @@ def test_deps_are_the_modules_a_stage_runs(stage):
         ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
         ("genie/models/motion_encoder.py", {"train_probe", "train_lam", "label_actions", "evaluate"}),
         ("genie/models/probe.py", {"train_probe", "train_lam", "evaluate"}),
-        ("genie/models/lam.py", {"train_lam", "label_actions", "evaluate"}),
+        ("genie/models/surprise_lam.py", {"train_lam", "label_actions", "evaluate"}),
+        ("genie/training/sprite.py", {"train_lam"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
         ("genie/world.py", {"evaluate"}),
@@ -113,10 +114,8 @@ def test_params_are_the_sections_or_keys_a_script_reads(stage):
         key = "precision" if section == "runtime" else key
         if section == "runtime" and stage.startswith("train_"):
             expected.add("runtime.compile")
-        expected.add(f"{section}.{key}" if key in PARAMS[section] else section)
-    if stage == "train_probe":  # it reads them through `of_probe`, which gives no others
-        own = {"steps": "probe_steps", "seed": "probe_seed"}
-        expected = expected - {"lam"} | {f"lam.{own.get(key, key)}" for key in ProbeParams.model_fields}
+        # The latent action model's kind, seed and shape are one thing to `of_kind`, which reads them all.
+        expected.add(f"{section}.{key}" if key in PARAMS[section] and section != "lam" else section)
     assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())
 
 

@@ -139,7 +139,7 @@ FAULTS = [
     (of_config(ema_decay=0.5), "weights do not fit their fingerprint"),
     (saying(fingerprint="0"), "weights do not fit their fingerprint"),
     (other_weights, "weights do not fit their fingerprint"),
-    (saying(model="lam"), "holds a lam, not a tokenizer"),
+    (saying(model="pixel_lam"), "holds a pixel_lam, not a tokenizer"),
 ]
 
 
@@ -156,7 +156,7 @@ def test_a_spoilt_checkpoint_is_one_clear_line(spoil, message, tokenizer_folder)
 def test_a_missing_folder_and_a_model_of_another_kind(tokenizer_folder, tmp_path):
     with pytest.raises(CheckpointError, match=r"none: no checkpoint here .*dvc repro train_lam"):
         load_model(tmp_path / "none", LatentActionModel)
-    with pytest.raises(CheckpointError, match="holds a tokenizer, not a lam"):
+    with pytest.raises(CheckpointError, match="holds a tokenizer, not a pixel_lam or surprise_lam"):
         load_model(tokenizer_folder, LatentActionModel)
 
 

@@ -27,7 +27,7 @@ def losses_of(job, accelerator) -> np.ndarray:
     return np.array([row["train_loss"] for row in curve])
 
 
-@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "lam", "dynamics"], indirect=True)
+@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "surprise", "pixels", "dynamics"], indirect=True)
 def test_losses_are_those_kept(golden_job, accelerator, request):
     path, losses = ASSETS / f"{golden_job[0]}.txt", losses_of(golden_job, accelerator)
     if request.config.getoption("--write-golden"):
@@ -37,7 +37,7 @@ def test_losses_are_those_kept(golden_job, accelerator, request):
     assert losses == pytest.approx(golden, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "lam", "dynamics"], indirect=True)
+@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "surprise", "pixels", "dynamics"], indirect=True)
 def test_the_tolerance_sees_a_small_change(golden_job, accelerator):
     """A hundredth more of the learning rate is a change."""
     name, params, build, dataset = golden_job

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.episodes import NO_ACTION
+from genie.costs import A_SPRITE
+from genie.data.episodes import FRAME_SHAPE, NO_ACTION
 from genie.data.simulator import effective_action
-from genie.models.lam import build_lam
+from genie.models.pixel_lam import build_pixel_lam
+from genie.models.surprise_lam import build_surprise_lam
 from genie.training.labelling import latent_actions_of, true_actions_of
 
 
-@pytest.fixture
-def lam(tiny_params, coinrun, scrambled):
-    lam = scrambled(build_lam(tiny_params.lam)).train()
+@pytest.fixture(params=["surprise", "pixels"])
+def lam(request, tiny_params, coinrun, scrambled):
+    params = tiny_params.lam.model_copy(update={"kind": request.param}).of_kind()
+    if request.param == "surprise":
+        return scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
+    lam = scrambled(build_pixel_lam(params)).train()
     frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
     for _ in range(5):  # the codebook finds the encoder's outputs
         lam(frames)
@@ -41,7 +46,7 @@ def test_each_transition_gets_the_action_it_gets_alone(lam, coinrun):
         assert actions.dtype == np.uint8
         assert actions[-1] == NO_ACTION
         for t, action in enumerate(actions[:-1]):
-            first = max(0, t + 1 - lam.config.history)
+            first = max(0, t + 1 - lam.history)
             alone = torch.from_numpy(episodes.read(episode.start + first, episode.start + t + 2))
             assert lam.infer_actions(alone.unsqueeze(0))[0, -1] == action
     assert len(np.unique(np.concatenate(labelled))) > 3, "of constant actions this would tell nothing"

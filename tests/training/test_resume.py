@@ -14,7 +14,7 @@ STATE = {"step": 3, "model": {"weight": torch.arange(4.0)}, "curve": [{"train_lo
 
 @pytest.fixture
 def open_store(tiny_params, accelerator):
-    def open_store(stage="train_lam", params=tiny_params.lam, inputs=None):
+    def open_store(stage="train_lam", params=tiny_params.lam.of_kind(), inputs=None):
         return ResumeStore(stage, params, accelerator, inputs or {"frames": "a"})
 
     return open_store
@@ -36,8 +36,9 @@ def test_a_state_is_never_used_for_another_run(open_store, tiny_params, accelera
     open_store().save(STATE)
     assert open_store(stage="train_dynamics").load() is None
     assert open_store(inputs={"frames": "b"}).load() is None
-    for name, value in tiny_params.lam.model_dump().items():
-        changed = tiny_params.lam.model_copy(update={name: value + 1})
+    params = tiny_params.lam.of_kind()
+    for name, value in params.model_dump().items():
+        changed = params.model_copy(update={name: value + 1})
         found = open_store(params=changed).load()
         assert (found is None) != name.startswith("gate_"), name
     for part, name, value in [

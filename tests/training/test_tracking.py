@@ -91,7 +91,7 @@ def test_what_is_logged_can_be_read_back(project, tiny_params, capfd):
     assert child.data.metrics["psnr"] == 20.5
     assert parent.data.metrics["train_lam.psnr"] == 20.5
     assert {key.partition(".")[0] for key in child.data.params} == {"lam", "runtime"}
-    assert child.data.params["lam.lr"] == str(tiny_params.lam.lr)
+    assert child.data.params["lam.surprise.lr"] == str(tiny_params.lam.surprise.lr)
     assert "runtime.precision" in child.data.params
     assert "runtime.device" not in child.data.params
     assert parent.data.params["collect.frames.train"] == str(tiny_params.collect.frames.train)

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-import genie.models.lam
-from genie.models.lam import LamConfig, LatentActionModel
+import genie.models.pixel_lam
+from genie.models.pixel_lam import PixelLam, PixelLamConfig
 
 CLIPS, FRAMES, HISTORY, ACTIONS = 3, 7, 3, 4
 STEPS = FRAMES - 1
@@ -20,8 +20,8 @@ def frames_BTHWC(coinrun):
 @pytest.fixture
 def lam(scrambled, frames_BTHWC):
     torch.manual_seed(0)
-    config = LamConfig(num_actions=ACTIONS, history=HISTORY, code_dim=8, width=8, num_blocks=2)
-    lam = scrambled(LatentActionModel(config)).train()
+    shape = {"num_actions": ACTIONS, "history": HISTORY, "code_dim": 8, "width": 8, "num_blocks": 2}
+    lam = scrambled(PixelLam(PixelLamConfig(**shape, commitment_weight=0.25, ema_decay=0.95))).train()
     for _ in range(5):  # the codebook finds the encoder's outputs
         lam(frames_BTHWC)
     return lam.eval()
@@ -35,8 +35,8 @@ def actions_BS():
 @pytest.fixture
 def traced(lam, frames_BTHWC, monkeypatch):
     """A forward pass with its inner values: patches, codes, and frames drawn, with or without the codes' gradient."""
-    patches_BTPhw = genie.models.lam.to_patches(frames_BTHWC).requires_grad_()
-    monkeypatch.setattr(genie.models.lam, "to_patches", lambda frames: patches_BTPhw)
+    patches_BTPhw = genie.models.pixel_lam.to_patches(frames_BTHWC).requires_grad_()
+    monkeypatch.setattr(genie.models.pixel_lam, "to_patches", lambda frames: patches_BTPhw)
     inner, decode = {"patches": patches_BTPhw}, lam._decode
 
     def watched(history, last, code):

@@ -1,0 +1,97 @@
+"""Where the agent is: found in the frames, without labels.
+
+A camera that follows the agent leaves its sprite where it is and moves all else. So in transitions in which the picture
+moves, the sprite's pixels, and no others, look more like they did at the same place than like they did at the place
+that the picture moved from.
+
+Axes: `M` transitions, `H W C` pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from genie.data.episodes import EpisodeStore
+from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.models.registration import Box, displacements, warp
+from genie.progress import progress
+
+NUM_PAIRS = 1024
+BATCH = 128  # pairs at once
+MOVED = 2.0  # pixels, from which on a picture moved far enough to tell the sprite from what is behind it
+MIN_MOVED_SHARE = 0.05  # of the pairs
+MARGIN = 2  # pixels that are added on every side: limbs that swing, an outline
+
+
+class SpriteError(ValueError):
+    """There is no sprite that the camera follows; the message names the cause and the fix."""
+
+
+@dataclass(frozen=True)
+class Staying:
+    """What was measured to find the sprite.
+
+    Attributes:
+        error_staying_HW: mean squared error of a pixel, of what was at its place, where the picture moved.
+        error_moving_HW: the same of what was at the place that the picture moved from.
+        moved_share: share of the transitions in which the picture moved.
+    """
+
+    error_staying_HW: np.ndarray
+    error_moving_HW: np.ndarray
+    moved_share: float
+
+
+def measure_staying(store: EpisodeStore, device: torch.device | str = "cpu") -> Staying:
+    """Measures pairs of frames spread over a split.
+
+    Raises:
+        WindowError: no episode has two frames.
+    """
+    starts = spread_starts(window_starts(store.episode_starts, store.num_frames, 2), NUM_PAIRS)
+    staying, moving, known, num_moved = 0.0, 0.0, 0.0, 0
+    for first in progress(range(0, len(starts), BATCH), name="find sprite", unit="batch"):
+        pairs_MTHWC = torch.from_numpy(read_windows(store, starts[first : first + BATCH], 2)).to(device)
+        moved_Md = displacements(pairs_MTHWC)[:, 0]
+        far_M = moved_Md.abs().amax(1) > MOVED
+        before_MHWC, after_MHWC = (pairs_MTHWC[far_M].float() / 255).unbind(1)
+        warped_MHWC, known_MHW = warp(before_MHWC, moved_Md[far_M])
+        staying = staying + ((after_MHWC - before_MHWC).square().mean(-1) * known_MHW).sum(0)
+        moving = moving + ((after_MHWC - warped_MHWC).square().mean(-1) * known_MHW).sum(0)
+        known = known + known_MHW.sum(0)
+        num_moved += int(far_M.sum())
+    staying_HW, moving_HW = ((error / known.clamp_min(1)).cpu().numpy() for error in (staying, moving))
+    return Staying(staying_HW, moving_HW, num_moved / len(starts))
+
+
+def find_sprite(measured: Staying) -> Box:
+    """The box of the sprite, a margin included.
+
+    Raises:
+        SpriteError: the camera stands still, or nothing stays where it is while it moves.
+    """
+    share, instead = measured.moved_share, "set lam.kind to pixels"
+    if share < MIN_MOVED_SHARE:
+        raise SpriteError(f"the camera stands still: the picture moves in {share:.1%} of the transitions; {instead}")
+    gain_HW = measured.error_moving_HW - measured.error_staying_HW
+    stays_HW = gain_HW > 0
+    if not stays_HW.any():
+        raise SpriteError(
+            f"nothing stays where it is while the camera moves, so there is no agent to be seen; {instead}"
+        )
+    # The connected part around the pixel that gains most; others may stay by chance.
+    part_HW = np.zeros_like(stays_HW)
+    part_HW[np.unravel_index(gain_HW.argmax(), gain_HW.shape)] = True
+    while not np.array_equal(part_HW, grown_HW := _grown(part_HW) & stays_HW):
+        part_HW = grown_HW
+    rows, columns = np.flatnonzero(part_HW.any(1)), np.flatnonzero(part_HW.any(0))
+    core = Box(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
+    return core.grown(MARGIN, MARGIN, stays_HW.shape)
+
+
+def _grown(part_HW: np.ndarray) -> np.ndarray:
+    """A part and the eight neighbours of each of its pixels."""
+    padded = np.pad(part_HW, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
+    return windows.any((2, 3))

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+
+from genie.models.registration import Box
+from genie.training.sprite import MARGIN, SpriteError, find_sprite, measure_staying
+
+SPRITE = Box(20, 36, 9, 7)
+NUM_FRAMES = 64
+
+
+class Scene:
+    """A texture that scrolls, and a sprite that stays where it is: what `measure_staying` reads of a store."""
+
+    def __init__(self, *, speed: int, sprite: Box | None):
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(256, size=(24, 24, 3))
+        texture = torch.from_numpy(coarse).float().movedim(-1, 0)[None]
+        texture = torch.nn.functional.interpolate(texture, size=(160, 160), mode="bicubic")[0].movedim(0, -1)
+        texture = texture.clamp(0, 255).to(torch.uint8).numpy()
+        self.num_frames, self.episode_starts = NUM_FRAMES, np.array([0])
+        places = 48 + np.clip(np.cumsum(rng.integers(-speed, speed + 1, size=(NUM_FRAMES, 2)), 0), -48, 48)
+        self._frames = np.stack([texture[y : y + 64, x : x + 64] for y, x in places])
+        if sprite:
+            colours = rng.integers(256, size=(sprite.height, sprite.width, 3))
+            self._frames[:, sprite.top : sprite.top + sprite.height, sprite.left : sprite.left + sprite.width] = colours
+
+    def read(self, start, stop):
+        return self._frames[start:stop]
+
+
+def test_a_sprite_that_stays_is_found_within_the_margin():
+    found = find_sprite(measure_staying(Scene(speed=6, sprite=SPRITE)))
+    for (first, size), (found_first, found_size) in zip(
+        ((SPRITE.top, SPRITE.height), (SPRITE.left, SPRITE.width)),
+        ((found.top, found.height), (found.left, found.width)),
+        strict=True,
+    ):
+        assert first - MARGIN - 1 <= found_first <= first
+        assert first + size <= found_first + found_size <= first + size + MARGIN + 1
+
+
+def test_coinrun_s_sprite_is_found(coinrun):
+    found = find_sprite(measure_staying(coinrun["train"]))
+    assert 24 <= found.top
+    assert found.top + found.height <= 41
+    assert 26 <= found.left
+    assert found.left + found.width <= 39
+    assert found.height >= 8
+    assert found.width >= 6
+
+
+@pytest.mark.parametrize(
+    ("scene", "message"),
+    [
+        (Scene(speed=0, sprite=SPRITE), r"the camera stands still: .* 0\.0% of the transitions"),
+        (Scene(speed=6, sprite=None), "nothing stays where it is while the camera moves"),
+    ],
+    ids=["still", "no_sprite"],
+)
+def test_where_no_camera_follows_a_sprite_the_other_kind_is_named(scene, message):
+    with pytest.raises(SpriteError, match=rf"{message}.*set lam\.kind to pixels$") as fault:
+        find_sprite(measure_staying(scene))
+    assert "\n" not in str(fault.value)
