@@ -78,9 +78,7 @@ def test_the_dynamics_told_by_formula(tiny_params):
 def model_and_params(request, tiny_params):
     """A model's name, and params with the kind of latent action model in place."""
     if request.param in ("surprise", "pixels"):
-        return "lam", tiny_params.model_copy(
-            update={"lam": tiny_params.lam.model_copy(update={"kind": request.param})}
-        )
+        return "lam", tiny_params.model_copy(update={"lam": tiny_params.lam.model_copy(update={"kind": request.param})})
     return request.param, tiny_params
 
 

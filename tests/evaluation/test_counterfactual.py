@@ -137,8 +137,9 @@ def test_labels_of_branches(branches):
 
 
 def test_the_bits_of_labels_stand_beside_their_ceiling(branches):
-    lam, probe = (Telling(branches, label) for label in (lambda effect, state: effect % 3, lambda effect, state: effect))
-    told, ceiling = labels_of(branches, lam._label), labels_of(branches, probe._label)
+    labels = (lambda effect, state: effect % 3), (lambda effect, state: effect)
+    told, ceiling = (labels_of(branches, label) for label in labels)
+    lam, probe = (Telling(branches, label) for label in labels)
     shares = {
         f"action_bits_share_{where}": told[f"action_bits_{where}"] / ceiling[f"action_bits_{where}"]
         for where in ("ground", "air")

@@ -120,5 +120,5 @@ def test_the_shipped_world_has_the_figures_of_its_card():
 
 def test_numbers_of_the_default_scale():
     params = load_params(ROOT / "params.yaml")
-    assert params.lam.num_actions == 8, "the README says eight latent actions"
+    assert params.lam.num_actions == 6, "the README says six latent actions"
     assert params.collect.action_repeat == 4, "and four simulator steps a frame"

@@ -14,8 +14,8 @@ STATE = {"step": 3, "model": {"weight": torch.arange(4.0)}, "curve": [{"train_lo
 
 @pytest.fixture
 def open_store(tiny_params, accelerator):
-    def open_store(stage="train_lam", params=tiny_params.lam.of_kind(), inputs=None):
-        return ResumeStore(stage, params, accelerator, inputs or {"frames": "a"})
+    def open_store(stage="train_lam", params=None, inputs=None):
+        return ResumeStore(stage, params or tiny_params.lam.of_kind(), accelerator, inputs or {"frames": "a"})
 
     return open_store
 

@@ -42,9 +42,9 @@ def test_a_sprite_that_stays_is_found_within_the_margin():
 
 def test_coinrun_s_sprite_is_found(coinrun):
     found = find_sprite(measure_staying(coinrun["train"]))
-    assert 24 <= found.top
+    assert found.top >= 24
     assert found.top + found.height <= 41
-    assert 26 <= found.left
+    assert found.left >= 26
     assert found.left + found.width <= 39
     assert found.height >= 8
     assert found.width >= 6
