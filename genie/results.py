@@ -76,7 +76,7 @@ ROWS = (
     Row("evaluate", "psnr{}_{horizon}_moving", 2, "dB, last dreamed frame, where the picture moves"),
     Row("evaluate", "psnr{}_{drift}_moving", 2, "the same, of long dreams"),
     Row("evaluate", "ssim{}_{drift}_moving", 3, "structural similarity, the same frames"),
-    Row("evaluate", "frechet_probe{}", 2, "distance of dreamed from real motion in the probe's features; 0 is best"),
+    Row("evaluate", "frechet_probe{}", 3, "distance of dreamed from real motion in the probe's features; 0 is best"),
     Row("evaluate", "delta_psnr_1{}", 2, "dB that the inferred action is worth over a random one, frame 1"),
     Row("evaluate", "delta_psnr_1_moving{}", 2, "the same, where the picture moves"),
     Row("evaluate", "delta_psnr_4{}", 2, "the same as `delta_psnr_1`, after 4 frames"),

@@ -19,13 +19,11 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
-from genie.models.motion_compensation import PIXELS, REMEMBERED, MotionCompensation
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.params import DynamicsParams
 
 UNMASKED = -100  # a target that is not asked for
-PATCH_SIDE = 4  # pixels a side that a token paints
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class Memory:
     Attributes:
         keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
         before_BN: tokens of the last frame that was read; mask tokens at the beginning.
-        moved_BRd: the last displacements up to that frame, 0 before the beginning.
         unread_BTN: tokens of the frames since.
         led_to_BT: the action that led to each of those.
         num_read: how many frames were read in all, which is the time of the first unread one.
@@ -47,7 +44,6 @@ class Memory:
 
     keys_values: list[KeyValue]
     before_BN: torch.Tensor
-    moved_BRd: torch.Tensor
     unread_BTN: torch.Tensor
     led_to_BT: torch.Tensor
     num_read: int
@@ -70,8 +66,7 @@ class Memory:
             return tensor.expand(batch_size, *tensor.shape[1:])
 
         keys_values = [(many(k), many(v)) for k, v in self.keys_values]
-        tensors = self.before_BN, self.moved_BRd, self.unread_BTN, self.led_to_BT
-        return Memory(keys_values, *map(many, tensors), self.num_read)
+        return Memory(keys_values, many(self.before_BN), many(self.unread_BTN), many(self.led_to_BT), self.num_read)
 
 
 @dataclass(frozen=True)
@@ -115,9 +110,7 @@ class Dynamics(nn.Module):
         token_width = config.width // config.patch_size
         self.token_in = nn.Embedding(config.num_codes + 1, token_width)
         self.patch_in = nn.Linear(token_width * config.patch_size**2, config.width)
-        self.compensation = MotionCompensation(config.num_codes, config.grid, PATCH_SIDE, config.num_actions)
-        self.moved_patch_in = nn.Linear(self.compensation.features * config.patch_size**2, config.width, bias=False)
-        self.motion_in = nn.Linear(2, config.width, bias=False)
+        self.last_patch_in = nn.Linear(token_width * config.patch_size**2, config.width, bias=False)
         self.patch_grid = tuple(side // config.patch_size for side in config.grid)
         self.place = nn.Parameter(torch.randn(math.prod(self.patch_grid), config.width) * 0.02)
         self.action_in = nn.Embedding(config.num_actions + 1, config.width)
@@ -143,19 +136,19 @@ class Dynamics(nn.Module):
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
         # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
         # step would have each matrix product prepared anew, which costs more time, and memory without end.
-        logits_BSNK, motion_loss = self._logits(mask_BSN, tokens_BTN, actions_BS)
+        logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
         if self.training:
             loss = loss * share_of_ranks(mask_BSN.sum())
-        metrics = {"cross_entropy": loss.detach(), "motion_error": motion_loss.detach() * PIXELS}
+        metrics = {"cross_entropy": loss.detach()}
         if not self.training:
             metrics["token_accuracy"] = (logits_BSNK.argmax(-1) == targets_BSN)[mask_BSN].float().mean()
-        return loss + motion_loss, metrics
+        return loss, metrics
 
     @torch.no_grad()
     def draw_embeddings(self, patches_KP: torch.Tensor) -> None:
-        """Gives each token, before training, what it paints, and an embedding of what that looks like.
+        """Gives each token, before training, an embedding of what it looks like.
 
         Tokens that paint alike begin alike, and a scroll by part of a patch is a sum of neighbours rather than
         something to be learnt by heart for each of the K codes.
@@ -168,7 +161,6 @@ class Dynamics(nn.Module):
         # A fixed random projection keeps distances, whatever the two widths.
         projection_PD = torch.randn(looks_KP.shape[1], weight_KD.shape[1], device=weight_KD.device)
         drawn_KD = looks_KP.to(weight_KD) @ projection_PD
-        self.compensation.looks[: self.config.num_codes] = (patches_KP * 255).round().to(torch.uint8)
         weight_KD.mul_(0.3).add_(drawn_KD / drawn_KD.std() * weight_KD.shape[1] ** -0.5)
 
     def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor) -> Memory:
@@ -178,8 +170,7 @@ class Dynamics(nn.Module):
             tokens_BTN: the frames, T >= 1.
             led_to_BT: the action that led to each of them; `no_action` where none is known.
         """
-        moved_BRd = torch.zeros(len(tokens_BTN), REMEMBERED, 2, device=tokens_BTN.device)
-        return Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), moved_BRd, tokens_BTN, led_to_BT, 0)
+        return Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT, 0)
 
     @torch.no_grad()
     def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
@@ -194,16 +185,9 @@ class Dynamics(nn.Module):
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
         mask_TT = causal_mask(num_past + num_frames, keep, device)[num_past:]
-        painted_BTHWC = self.compensation.paint(torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1))
-        moved_Bd = memory.moved_BRd
-        if num_unread:
-            led_Bd = self.compensation.measure(painted_BTHWC)
-            if memory.num_read == 0:
-                led_Bd[:, 0] = 0  # nothing was before the first frame
-            moved_Bd = torch.cat([moved_Bd, led_Bd], dim=1)
         x_BTPD, seen = self._transform(
             with_it.unread_BTN,
-            *self.compensation(painted_BTHWC, moved_Bd, with_it.led_to_BT),
+            torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
             with_it.led_to_BT,
             torch.arange(memory.num_read, memory.num_read + num_frames, device=device),
             mask_TT,
@@ -214,7 +198,6 @@ class Dynamics(nn.Module):
             memory = Memory(
                 [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
                 memory.last_BN,
-                moved_Bd[:, -REMEMBERED:],
                 memory.unread_BTN[:, :0],
                 memory.led_to_BT[:, :0],
                 memory.num_read + num_unread,
@@ -227,33 +210,24 @@ class Dynamics(nn.Module):
         nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
         return self.predict(hidden_BN, nothing_B, memory)[1]
 
-    def _logits(
-        self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones; and how far the displacements that
-        were expected of them are from those measured."""
+    def _logits(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
+        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones."""
         num_steps = actions_BS.shape[1]
         clean_BSN = self._add_noise(tokens_BTN[:, :-1])
         masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
         # Frame t was led to by action t - 1; nothing is known of what was before the first.
-        led_to_BT = F.pad(actions_BS, (1, 0), value=self.no_action)
-        painted_BTHWC = self.compensation.paint(torch.cat([clean_BSN, tokens_BTN[:, -1:]], dim=1))
-        moved_BSd = self.compensation.measure(painted_BTHWC)
-        before_BTHWC = F.pad(painted_BTHWC[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        past_Bd = F.pad(moved_BSd[:, :-1], (0, 0, REMEMBERED + 1, 0))
-        expected_BTd, seen_BTNF = self.compensation(before_BTHWC, past_Bd, led_to_BT)
-        motion_loss = F.huber_loss(expected_BTd[:, 1:] / PIXELS, moved_BSd / PIXELS, delta=0.25)
+        unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
+        unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
         times_S = torch.arange(num_steps, device=actions_BS.device)
         x_BTPD, _ = self._transform(
             torch.cat([clean_BSN, masked_BSN], dim=1),
-            torch.cat([expected_BTd[:, :-1], expected_BTd[:, 1:]], dim=1),
-            torch.cat([seen_BTNF[:, :-1], seen_BTNF[:, 1:]], dim=1),
-            torch.cat([led_to_BT[:, :-1], led_to_BT[:, 1:]], dim=1),
+            torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
+            torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
             torch.cat([times_S, times_S + 1]),
             side_by_side_mask(num_steps, self.config.context_frames, actions_BS.device),
             None,
         )
-        return self._token_logits(x_BTPD[:, num_steps:]), motion_loss
+        return self._token_logits(x_BTPD[:, num_steps:])
 
     def _token_logits(self, x_BTPD: torch.Tensor) -> torch.Tensor:
         # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
@@ -263,18 +237,16 @@ class Dynamics(nn.Module):
     def _transform(
         self,
         tokens_BTN: torch.Tensor,
-        expected_BTd: torch.Tensor,
-        seen_BTNF: torch.Tensor,
+        before_BTN: torch.Tensor,
         led_to_BT: torch.Tensor,
         times_T: torch.Tensor,
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Features `(B, T, P, D)` of frames, from their tokens, the frames before them moved as expected, and the
-        actions that led to them; and the keys and values of the past and of them."""
+        """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them and the actions that
+        led to them; and the keys and values of the past and of them."""
         x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
-        motion_BT1D = self.motion_in(expected_BTd.detach() / PIXELS).unsqueeze(2)
-        x_BTPD = x_BTPD + self.moved_patch_in(self._merge(seen_BTNF)) + motion_BT1D
+        x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
         action_BTD = self.action_in(led_to_BT)
         action_BT1D = action_BTD.unsqueeze(2)
         condition_BTD = None

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-MAX_SHIFT = 30  # pixels; beyond, too few of 64 overlap to tell one match from another
+MAX_SHIFT = 30  # pixels
+MIN_OVERLAP = 0.2  # of the pixels that count; with fewer, one match cannot be told from another
 PADDED = 96  # pixels a side, so that no shift up to the largest wraps round
 # Of the squared difference of gray values in [0, 1], at the largest shift: repeated textures match at many shifts.
 SHIFT_PENALTY = 2e-3
@@ -95,9 +96,11 @@ def _register(frames_THWC: torch.Tensor, counted_HW: torch.Tensor) -> torch.Tens
         )
         # The squared difference multiplied out, each product a correlation, and all of them one inverse transform.
         differences = squared[:-1].conj() * counted + counted.conj() * squared[1:] - 2 * seen[:-1].conj() * seen[1:]
-        error_SYX = _shifts(differences) / _shifts(counted.conj() * counted).clamp_min(1)
+        overlap_YX = _shifts(counted.conj() * counted)
+        error_SYX = _shifts(differences).clamp_min(0) / overlap_YX.clamp_min(1)
+        error_SYX = error_SYX.masked_fill(overlap_YX < MIN_OVERLAP * counted_HW.sum(), 1.0)  # no match at all
     shifts = torch.arange(-MAX_SHIFT, MAX_SHIFT + 1, device=frames_THWC.device)
-    error_SYX = error_SYX.clamp_min(0) + SHIFT_PENALTY / MAX_SHIFT * torch.hypot(shifts[:, None], shifts.float())
+    error_SYX = error_SYX + SHIFT_PENALTY / MAX_SHIFT * torch.hypot(shifts[:, None], shifts.float())
     best_S = error_SYX.flatten(1).argmin(1)
     return torch.stack([_vertex(error_SYX, best_S, axis) for axis in (2, 1)], dim=1)
 
