@@ -71,10 +71,8 @@ class ActionProbe(nn.Module):
 
     @torch.no_grad()
     def features(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-        """What the classifier sees of each transition with a whole history, the mean over the parts of the picture:
-        `(B, T - history, D)` float32."""
-        parts_BSD = self._encode(frames_BTHWC, self.history - 1).float()
-        return parts_BSD.unflatten(-1, (-1, self.encoder.num_cells)).mean(-1)
+        """What the classifier sees of each transition with a whole history: `(B, T - history, D)` float32."""
+        return self._encode(frames_BTHWC, self.history - 1).float()
 
     @torch.no_grad()
     def infer_actions(self, frames_BTHWC: torch.Tensor, *, equally_frequent: bool = False) -> torch.Tensor:

@@ -83,8 +83,9 @@ class SurpriseLam(nn.Module):
         self.quantizer = VectorQuantizer(config.num_actions, 2, 0.0, config.ema_decay, RARE)
         self.shift = _mlp(num_past, config.width, 2 * config.num_actions + 2, born_zero=True)
         self.gate = _mlp(num_view, config.width, config.num_actions, born_zero=True)
-        self.centres = nn.Parameter(torch.zeros(config.num_actions, 2))
+        self.offset = nn.Parameter(torch.zeros(config.num_actions, 2))
         self.log_spread = nn.Parameter(torch.full((2,), -0.5))
+        self.register_buffer("clusters", torch.zeros(config.num_actions, 2))
         self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -106,11 +107,14 @@ class SurpriseLam(nn.Module):
             expected = (log_deviation_Md + 0.5 * surprise_Md.square()).sum(-1).mean() + math.log(2 * math.pi)
             clusters_M = self.quantizer(surprise_Md.detach().clamp(-MAX_SURPRISE, MAX_SURPRISE))[1]
             if self.training:
-                self._begin_as_clusters(surprise_Md.detach(), clusters_M)
+                self.steps_trained += 1
+            is_refined = self.steps_trained > self.config.expectation_steps
+            # Until the mixture is trained it follows the clusters, and then departs from where they were. A buffer, since
+            # a parameter that is sharded could not be set here.
+            self.clusters.copy_(torch.where(is_refined, self.clusters, self.quantizer.codebook))
             likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)
             posterior_MA = likelihood_MA + self.gate(self._view(batch)).log_softmax(-1)
             refined = -posterior_MA.logsumexp(-1).mean()
-            is_refined = self.steps_trained > self.config.expectation_steps
             loss = torch.where(is_refined, refined, expected)
             codes_M = torch.where(is_refined, posterior_MA.argmax(-1), clusters_M)
             statistics = code_statistics(codes_M, self.num_actions)
@@ -197,19 +201,12 @@ class SurpriseLam(nn.Module):
         """Logarithm of the density of the next displacement under each action, given the past: `(M, A)`."""
         shift_MAd, spread_Md = self.shift(past_MD).split([2 * self.num_actions, 2], dim=-1)
         log_spread_Md = self.log_spread + spread_Md
-        means_MAd = self.centres + shift_MAd.unflatten(-1, (-1, 2))
+        means_MAd = self.clusters + self.offset + shift_MAd.unflatten(-1, (-1, 2))
         distance_MA = ((surprise_Md[:, None] - means_MAd) * torch.exp(-log_spread_Md)[:, None]).square().sum(-1)
         # Student's t in two dimensions; its constant is that of the normal distribution, whatever the freedom.
         log_scale_M1 = (log_deviation_Md + log_spread_Md).sum(-1, keepdim=True) + math.log(2 * math.pi)
         log_density_MA = -(FREEDOM / 2 + 1) * torch.log1p(distance_MA / FREEDOM) - log_scale_M1
         return torch.logaddexp(log_density_MA, torch.full_like(log_scale_M1, LOG_FAILED))
-
-    @torch.no_grad()
-    def _begin_as_clusters(self, surprise_Md: torch.Tensor, clusters_M: torch.Tensor) -> None:
-        """Counts the step; at the last of the expectation's, the mixture's components become the clusters."""
-        self.steps_trained += 1
-        begins = self.steps_trained == self.config.expectation_steps
-        self.centres.copy_(torch.where(begins, self.quantizer.codebook, self.centres))
 
 
 def _mlp(num_inputs: int, width: int, num_outputs: int, *, born_zero: bool = False) -> nn.Sequential:

@@ -110,7 +110,8 @@ def assert_alike(trained, other):
     assert others == pytest.approx(validated, rel=1e-3)
 
 
-@pytest.mark.parametrize("job", ["tokenizer"], indirect=True)  # kernels in another memory order, and a codebook
+# Kernels in another memory order, and a codebook; and a model that sets what it begins from while it is trained.
+@pytest.mark.parametrize("job", ["tokenizer", "surprise"], indirect=True)
 def test_shards_train_as_the_whole_does(job, accelerator, train_sharded):
     assert_alike(train_here(job, accelerator, Stopping()), train_sharded(job[0]))
 
