@@ -107,11 +107,8 @@ class SurpriseLam(nn.Module):
             expected = (log_deviation_Md + 0.5 * surprise_Md.square()).sum(-1).mean() + math.log(2 * math.pi)
             clusters_M = self.quantizer(surprise_Md.detach().clamp(-MAX_SURPRISE, MAX_SURPRISE))[1]
             if self.training:
-                self.steps_trained += 1
+                self._follow_clusters()
             is_refined = self.steps_trained > self.config.expectation_steps
-            # Until the mixture is trained it follows the clusters, and then departs from where they were. A buffer, since
-            # a parameter that is sharded could not be set here.
-            self.clusters.copy_(torch.where(is_refined, self.clusters, self.quantizer.codebook))
             likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)
             posterior_MA = likelihood_MA + self.gate(self._view(batch)).log_softmax(-1)
             refined = -posterior_MA.logsumexp(-1).mean()
@@ -207,6 +204,16 @@ class SurpriseLam(nn.Module):
         log_scale_M1 = (log_deviation_Md + log_spread_Md).sum(-1, keepdim=True) + math.log(2 * math.pi)
         log_density_MA = -(FREEDOM / 2 + 1) * torch.log1p(distance_MA / FREEDOM) - log_scale_M1
         return torch.logaddexp(log_density_MA, torch.full_like(log_scale_M1, LOG_FAILED))
+
+    @torch.no_grad()
+    def _follow_clusters(self) -> None:
+        """Counts the step; as long as motion is only expected, the mixture's components are where the clusters are.
+
+        A buffer, from which a parameter departs later: a parameter that is sharded could not be set here.
+        """
+        self.steps_trained += 1
+        is_refined = self.steps_trained > self.config.expectation_steps
+        self.clusters.copy_(torch.where(is_refined, self.clusters, self.quantizer.codebook))
 
 
 def _mlp(num_inputs: int, width: int, num_outputs: int, *, born_zero: bool = False) -> nn.Sequential:
