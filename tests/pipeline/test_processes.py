@@ -68,7 +68,7 @@ def test_two_processes_train_as_one_does(trained, stage):
     assert shared_losses == pytest.approx(losses, rel=1e-3)
     assert shared_weights.keys() == weights.keys()
     for name, weight in weights.items():
-        if not name.startswith("quantizer."):  # a vector halfway between two codes may fall to the other
+        if not name.startswith(("quantizer.", "clusters")):  # a vector halfway between two codes may fall to the other
             torch.testing.assert_close(shared_weights[name], weight, rtol=0.01, atol=0.01, msg=name)
     assert [run.info.status for run in trained.runs()[f"{stage} by hand"]] == ["FINISHED"], "one run, of the first"
 
