@@ -5,7 +5,7 @@ import math
 import psutil
 import torch
 
-from genie.costs import Model, blank_batch, section_of, si, step_costs
+from genie.costs import Model, section_of, si, step_costs
 from genie.data.episodes import FRAME_SHAPE, HELD_BYTES
 from genie.params import Params
 from genie.runtime import resolve_device, resolve_precision
@@ -33,7 +33,7 @@ def check_memory(model: Model, params: Params) -> None:
     if device.type == "cuda" and params.runtime.strategy == "fsdp":
         needed -= state - state // params.runtime.processes
     if device.type != "cuda":
-        needed += costs.score_bytes + PROCESS_BYTES + (0 if model == "dynamics" else _held_bytes(model, params))
+        needed += costs.score_bytes + PROCESS_BYTES + (0 if model == "dynamics" else _held_bytes(params))
         batch += costs.score_bytes
     free = free_bytes(device)
     if needed > free:
@@ -52,10 +52,7 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _held_bytes(model: Model, params: Params) -> int:
-    """Of what a model is trained on and kept in memory: frames if they are few, or what is observed of each."""
-    if model == "lam" and params.lam.kind == "surprise":
-        observed = blank_batch(model, params).values()
-        return params.collect.frames.train * sum(part[0].nbytes for part in observed)
+def _held_bytes(params: Params) -> int:
+    """Of the frames to train on, which are held if they are few."""
     size = params.collect.frames.train * math.prod(FRAME_SHAPE)
     return size if size <= HELD_BYTES else 0
