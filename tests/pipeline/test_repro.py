@@ -53,7 +53,7 @@ def test_metrics_and_plots_show(project):
         assert shown[f"data/metrics/{name}.json"]["data"]
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
-    pictures = ("reconstructions", "codebook_histogram", "action_table", "counterfactual_confusion", "branches", "sprite")
+    pictures = ("reconstructions", "codebook_histogram", "action_table", "counterfactual_confusion", "branches")
     for name in ("train_loss", "copy_last", *pictures, "steering"):
         assert name in page
 
