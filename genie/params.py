@@ -144,11 +144,16 @@ class PixelsSection(MotionEncoderSection):
     gate_min_gain_db: float
 
 
-class SurpriseLamParams(SurpriseSection, TrainingParams):
-    """The latent action model of kind `surprise`, and its training."""
+class SharedLamParams(Strict):
+    """What both kinds of latent action model share."""
 
     num_actions: Annotated[int, Field(ge=2, le=255)]
     gate_min_perplexity: Annotated[float, Field(ge=0)]
+    seed: Seed
+
+
+class SurpriseLamParams(SharedLamParams, SurpriseSection, TrainingParams):
+    """The latent action model of kind `surprise`, and its training."""
 
     @property
     def window(self) -> int:
@@ -156,26 +161,20 @@ class SurpriseLamParams(SurpriseSection, TrainingParams):
         return self.history + 12
 
 
-class PixelLamParams(PixelsSection, TrainingParams):
+class PixelLamParams(SharedLamParams, PixelsSection, TrainingParams):
     """The latent action model of kind `pixels`, and its training."""
 
-    num_actions: Annotated[int, Field(ge=2, le=255)]
-    gate_min_perplexity: Annotated[float, Field(ge=0)]
 
-
-class LamParams(Strict):
+class LamParams(SharedLamParams):
     """Which latent action model, what both kinds share, and a section for each."""
 
     kind: Literal["surprise", "pixels"]
-    num_actions: Annotated[int, Field(ge=2, le=255)]
-    gate_min_perplexity: Annotated[float, Field(ge=0)]
-    seed: Seed
     surprise: SurpriseSection
     pixels: PixelsSection
 
     def of_kind(self) -> SurpriseLamParams | PixelLamParams:
         """Those of the kind that is trained, as one."""
-        shared = self.model_dump(include={"num_actions", "gate_min_perplexity", "seed"})
+        shared = self.model_dump(include=set(SharedLamParams.model_fields))
         if self.kind == "surprise":
             return SurpriseLamParams(**shared, **self.surprise.model_dump())
         return PixelLamParams(**shared, **self.pixels.model_dump())
