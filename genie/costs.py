@@ -103,7 +103,11 @@ def build(name: Model, params: Params) -> nn.Module:
         return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
     tokenizer = build_tokenizer(params.tokenizer)
     num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
-    return build_dynamics(params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions)
+    dynamics = build_dynamics(
+        params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions
+    )
+    dynamics.see_through(tokenizer.eval())
+    return dynamics
 
 
 def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.Tensor]:

@@ -187,6 +187,7 @@ class DynamicsParams(TrainingParams):
     context_frames: Annotated[int, Field(ge=1, le=255)]
     window: Annotated[int, Field(ge=2, le=256)]
     action_injection: Literal["prepend", "adaln", "add"]
+    motion_compensation: bool
     patch_size: Literal[1, 2, 4]
     context_noise: Share
     min_mask_rate: Share

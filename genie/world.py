@@ -67,6 +67,7 @@ class WorldModel(
         super().__init__()
         self.tokenizer = tokenizer
         self.dynamics = dynamics
+        dynamics.see_through(tokenizer)
         self.sampling = sampling
         self.controls = controls
         self.prompts = tuple(prompts)

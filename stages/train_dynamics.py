@@ -27,7 +27,9 @@ def main(params: Params, tracker: Tracker) -> None:
         for split in ("train", "val", "test")
     }
     model = build_dynamics(settings, **known)
-    model.draw_embeddings(load_model("data/models/tokenizer", Tokenizer).code_patches())
+    tokenizer = load_model("data/models/tokenizer", Tokenizer, accelerator.device)
+    model.draw_embeddings(tokenizer.code_patches())
+    model.see_through(tokenizer)
     dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_dynamics", settings, accelerator, known)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"]))

@@ -42,7 +42,7 @@ class Uncached:
         self.dynamics = dynamics
         self.config, self.num_tokens = dynamics.config, dynamics.num_tokens
         self.mask_token, self.no_action = dynamics.mask_token, dynamics.no_action
-        self.parameters = dynamics.parameters
+        self.parameters, self.see_through = dynamics.parameters, dynamics.see_through
 
     def remember(self, tokens_BTN, led_to_BT):
         return Tokens(tokens_BTN, led_to_BT)
@@ -51,7 +51,7 @@ class Uncached:
         assert (memory.led_to_BT[:, 0] == self.no_action).all()
         with_it = memory.then(tokens_BN, action_B)
         mask_BSN = with_it.tokens_BTN[:, 1:] == self.mask_token
-        return self.dynamics._logits(mask_BSN, with_it.tokens_BTN, with_it.led_to_BT[:, 1:])[:, -1], memory
+        return self.dynamics._logits(mask_BSN, with_it.tokens_BTN, with_it.led_to_BT[:, 1:])[0][:, -1], memory
 
 
 @pytest.fixture

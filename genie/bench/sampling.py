@@ -14,6 +14,7 @@ from genie.bench.figures import Figure
 from genie.bench.memory import peak_memory
 from genie.bench.timing import take_turns
 from genie.models.dynamics import Dynamics, Memory
+from genie.models.motion_compensation import REMEMBERED
 from genie.params import Params
 from genie.play.opening import open_world
 from genie.world import WorldModel
@@ -29,10 +30,11 @@ class Uncached(nn.Module):
     def __init__(self, dynamics: Dynamics):
         super().__init__()
         self._dynamics = dynamics
-        self.config, self.remember = dynamics.config, dynamics.remember
+        self.config, self.remember, self.see_through = dynamics.config, dynamics.remember, dynamics.see_through
         self.num_tokens, self.mask_token, self.no_action = dynamics.num_tokens, dynamics.mask_token, dynamics.no_action
-        # A frame depends on C others a layer; the first of those is read beside the one before it.
-        self.past_frames = dynamics.config.num_layers * dynamics.config.context_frames + 1
+        # A frame depends on C others a layer; the first of those is read beside the one before it, and what is foreseen
+        # of it depends on the displacements that led there.
+        self.past_frames = dynamics.config.num_layers * dynamics.config.context_frames + 1 + REMEMBERED
 
     def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
         """As `Dynamics.predict`, but the memory stays unread."""

@@ -7,6 +7,9 @@ Trained as it is played: the past is clean, only the frame being predicted is ma
 past's keys and values. So a window of T frames goes through the blocks as T - 1 clean frames and T - 1 masked ones
 side by side, and at play the past is a cache: a MaskGIT step costs one frame. Tokens go through the blocks in square
 patches: four to a place is a quarter of the places, each twice as wide at the same cost.
+
+With motion compensation it also sees, at each place, the token that the last frame has there once it is moved as the
+next is expected to be, and its logits begin as that token's (`genie.models.motion_compensation`).
 """
 
 import math
@@ -19,11 +22,14 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
+from genie.models.motion_compensation import PIXELS, REMEMBERED, Foreseen, Motion, MotionCompensation, measure
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
+from genie.models.tokenizer import Tokenizer
 from genie.params import DynamicsParams
 
 UNMASKED = -100  # a target that is not asked for
+FORESEEN_GAIN = 4.0  # of the foreseen token in what is told, before training
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Memory:
     Attributes:
         keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
         before_BN: tokens of the last frame that was read; mask tokens at the beginning.
+        moved_BRd: with motion compensation, the last R displacements up to that frame, in pixels; 0 before the first.
         unread_BTN: tokens of the frames since.
         led_to_BT: the action that led to each of those.
         num_read: how many frames were read in all, which is the time of the first unread one.
@@ -44,6 +51,7 @@ class Memory:
 
     keys_values: list[KeyValue]
     before_BN: torch.Tensor
+    moved_BRd: torch.Tensor
     unread_BTN: torch.Tensor
     led_to_BT: torch.Tensor
     num_read: int
@@ -66,7 +74,8 @@ class Memory:
             return tensor.expand(batch_size, *tensor.shape[1:])
 
         keys_values = [(many(k), many(v)) for k, v in self.keys_values]
-        return Memory(keys_values, many(self.before_BN), many(self.unread_BTN), many(self.led_to_BT), self.num_read)
+        tensors = self.before_BN, self.moved_BRd, self.unread_BTN, self.led_to_BT
+        return Memory(keys_values, *map(many, tensors), self.num_read)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class DynamicsConfig:
     num_actions: int = 8
     context_frames: int = 4
     action_injection: Literal["prepend", "adaln", "add"] = "adaln"
+    motion_compensation: bool = False
     context_noise: float = 0.02
     min_mask_rate: float = 0.5
     full_mask_share: float = 0.5
@@ -121,7 +131,19 @@ class Dynamics(nn.Module):
             nn.LayerNorm(config.width), nn.Linear(config.width, token_width * config.patch_size**2)
         )
         self.token_norm = nn.LayerNorm(token_width)
+        self.compensation = None
+        if config.motion_compensation:
+            self.compensation = MotionCompensation(config.grid, config.num_codes, config.num_actions)
+            self.foreseen_patch_in = nn.Linear(token_width * config.patch_size**2, config.width, bias=False)
+            self.displacement_in = nn.Linear(2, config.width, bias=False)
+            self.foreseen_gain = nn.Parameter(torch.full((token_width,), FORESEEN_GAIN))
         nn.init.normal_(self.token_in.weight, std=token_width**-0.5)
+
+    def see_through(self, tokenizer: Tokenizer) -> None:
+        """Takes the tokenizer whose tokens these are, in eval mode: motion compensation decodes and encodes by it. It is
+        no part of the checkpoint."""
+        if self.compensation:
+            self.compensation.see_through(tokenizer)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy at masked tokens; in eval mode of wholly masked frames after a context without noise.
@@ -130,13 +152,15 @@ class Dynamics(nn.Module):
             batch: `tokens_BTN` int64 in [0, K) and `actions_BS` int64 in [0, A), where action t takes frame t to t + 1.
 
         Returns:
-            The loss (nats a masked token), and metrics: `cross_entropy`, `token_accuracy` at masked tokens.
+            The loss, and metrics: `cross_entropy` (nats a masked token), which is the loss but for that of expected
+            motion, and in eval mode `token_accuracy` at masked tokens; with motion compensation `motion_error`, how far
+            the expected displacement is from the measured, in pixels.
         """
         tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
         # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
         # step would have each matrix product prepared anew, which costs more time, and memory without end.
-        logits_BSNK = self._logits(mask_BSN, tokens_BTN, actions_BS)
+        logits_BSNK, motion = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
         if self.training:
@@ -144,6 +168,9 @@ class Dynamics(nn.Module):
         metrics = {"cross_entropy": loss.detach()}
         if not self.training:
             metrics["token_accuracy"] = (logits_BSNK.argmax(-1) == targets_BSN)[mask_BSN].float().mean()
+        if motion:
+            loss = loss + motion.loss()
+            metrics["motion_error"] = motion.error()
         return loss, metrics
 
     @torch.no_grad()
@@ -170,7 +197,9 @@ class Dynamics(nn.Module):
             tokens_BTN: the frames, T >= 1.
             led_to_BT: the action that led to each of them; `no_action` where none is known.
         """
-        return Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT, 0)
+        nothing_BN = torch.full_like(tokens_BTN[:, 0], self.mask_token)
+        moved_BRd = torch.zeros(len(tokens_BTN), REMEMBERED, 2, device=tokens_BTN.device)
+        return Memory([], nothing_BN, moved_BRd, tokens_BTN, led_to_BT, 0)
 
     @torch.no_grad()
     def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
@@ -185,9 +214,12 @@ class Dynamics(nn.Module):
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
         mask_TT = causal_mask(num_past + num_frames, keep, device)[num_past:]
+        before_BTN = torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1)
+        foreseen, moved_BRd = self._foresee(before_BTN, memory, with_it.led_to_BT)
         x_BTPD, seen = self._transform(
             with_it.unread_BTN,
-            torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
+            before_BTN,
+            foreseen,
             with_it.led_to_BT,
             torch.arange(memory.num_read, memory.num_read + num_frames, device=device),
             mask_TT,
@@ -198,11 +230,13 @@ class Dynamics(nn.Module):
             memory = Memory(
                 [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
                 memory.last_BN,
+                moved_BRd,
                 memory.unread_BTN[:, :0],
                 memory.led_to_BT[:, :0],
                 memory.num_read + num_unread,
             )
-        return self._token_logits(x_BTPD[:, -1:])[:, 0].float(), memory
+        last = foreseen and Foreseen(*(part[:, -1:] for part in foreseen))
+        return self._token_logits(x_BTPD[:, -1:], last)[:, 0].float(), memory
 
     def read(self, memory: Memory) -> Memory:
         """The same memory with all its frames read, so that many predictions from it need not each read them."""
@@ -210,43 +244,78 @@ class Dynamics(nn.Module):
         nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
         return self.predict(hidden_BN, nothing_B, memory)[1]
 
-    def _logits(self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor) -> torch.Tensor:
-        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones."""
+    def _foresee(
+        self, before_BTN: torch.Tensor, memory: Memory, led_to_BT: torch.Tensor
+    ) -> tuple[Foreseen | None, torch.Tensor]:
+        """What is foreseen of the unread frames and the one after them, from the frame before each, and the last
+        displacements before the last of them; without motion compensation nothing, and those in memory."""
+        if not self.compensation:
+            return None, memory.moved_BRd
+        if memory.num_read > 0:
+            frames_BTHWC = self.compensation.decode(before_BTN)
+            moved_Bd = torch.cat([memory.moved_BRd, measure(frames_BTHWC)], dim=1)
+            return self.compensation(frames_BTHWC, moved_Bd, led_to_BT), moved_Bd[:, -REMEMBERED:]
+        frames_BTHWC = self.compensation.decode(before_BTN[:, 1:])
+        moved_Bd = torch.cat([memory.moved_BRd, measure(frames_BTHWC)], dim=1)
+        foreseen = self.compensation(frames_BTHWC, moved_Bd, led_to_BT[:, 1:])
+        return foreseen.after_nothing(self.mask_token), moved_Bd[:, -REMEMBERED:]
+
+    def _logits(
+        self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
+    ) -> tuple[torch.Tensor, Motion | None]:
+        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones; and with motion compensation the
+        motion that led to them."""
         num_steps = actions_BS.shape[1]
         clean_BSN = self._add_noise(tokens_BTN[:, :-1])
         masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
         # Frame t was led to by action t - 1; nothing is known of what was before the first.
         unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
         unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
+        foreseen, side_by_side, motion = None, None, None
+        if self.compensation:
+            frames_BTHWC = self.compensation.decode(torch.cat([clean_BSN, tokens_BTN[:, -1:]], dim=1))
+            moved_BSd = measure(frames_BTHWC)
+            past_Bd = F.pad(moved_BSd[:, :-1], (0, 0, REMEMBERED, 0))
+            foreseen = self.compensation(frames_BTHWC[:, :-1], past_Bd, actions_BS)
+            motion = Motion(foreseen.displacement_BTd, moved_BSd)
+            of_all = foreseen.after_nothing(self.mask_token)
+            side_by_side = Foreseen(*(torch.cat([part[:, :-1], part[:, 1:]], dim=1) for part in of_all))
         times_S = torch.arange(num_steps, device=actions_BS.device)
         x_BTPD, _ = self._transform(
             torch.cat([clean_BSN, masked_BSN], dim=1),
             torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
+            side_by_side,
             torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
             torch.cat([times_S, times_S + 1]),
             side_by_side_mask(num_steps, self.config.context_frames, actions_BS.device),
             None,
         )
-        return self._token_logits(x_BTPD[:, num_steps:])
+        return self._token_logits(x_BTPD[:, num_steps:], foreseen), motion
 
-    def _token_logits(self, x_BTPD: torch.Tensor) -> torch.Tensor:
+    def _token_logits(self, x_BTPD: torch.Tensor, foreseen: Foreseen | None) -> torch.Tensor:
         # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
-        x_BTND = self.token_norm(self._split(self.patch_out(x_BTPD)))
-        return F.linear(x_BTND, self.token_in.weight[: self.config.num_codes])
+        x_BTND = self._split(self.patch_out(x_BTPD))
+        if foreseen:
+            x_BTND = x_BTND + self.foreseen_gain * self.token_in(foreseen.tokens_BTN)
+        return F.linear(self.token_norm(x_BTND), self.token_in.weight[: self.config.num_codes])
 
     def _transform(
         self,
         tokens_BTN: torch.Tensor,
         before_BTN: torch.Tensor,
+        foreseen: Foreseen | None,
         led_to_BT: torch.Tensor,
         times_T: torch.Tensor,
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them and the actions that
-        led to them; and the keys and values of the past and of them."""
+        """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them, what is foreseen of
+        them and the actions that led to them; and the keys and values of the past and of them."""
         x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
         x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
+        if foreseen:
+            x_BTPD = x_BTPD + self.foreseen_patch_in(self._merge(self.token_in(foreseen.tokens_BTN)))
+            x_BTPD = x_BTPD + self.displacement_in(foreseen.displacement_BTd.detach() / PIXELS).unsqueeze(2)
         action_BTD = self.action_in(led_to_BT)
         action_BT1D = action_BTD.unsqueeze(2)
         condition_BTD = None

@@ -102,15 +102,12 @@ class SurpriseLam(nn.Module):
             action gives of the next displacement, beyond the past), and those of `code_statistics`.
         """
         with torch.autocast(batch["next_Md"].device.type, enabled=False):  # a tenth of 30 pixels is lost in bfloat16
-            past_MD = self._past(batch)
-            surprise_Md, log_deviation_Md = self._surprise(batch, past_MD)
+            surprise_Md, log_deviation_Md, likelihood_MA, posterior_MA = self._weigh(batch)
             expected = (log_deviation_Md + 0.5 * surprise_Md.square()).sum(-1).mean() + math.log(2 * math.pi)
             clusters_M = self.quantizer(surprise_Md.detach().clamp(-MAX_SURPRISE, MAX_SURPRISE))[1]
             if self.training:
                 self._follow_clusters()
             is_refined = self.steps_trained > self.config.expectation_steps
-            likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)
-            posterior_MA = likelihood_MA + self.gate(self._view(batch)).log_softmax(-1)
             refined = -posterior_MA.logsumexp(-1).mean()
             loss = torch.where(is_refined, refined, expected)
             codes_M = torch.where(is_refined, posterior_MA.argmax(-1), clusters_M)
@@ -147,10 +144,8 @@ class SurpriseLam(nn.Module):
             )
         batch = {name: part.flatten(0, 1) for name, part in self.observe(frames_BTHWC).items()}
         with torch.autocast(frames_BTHWC.device.type, enabled=False):
-            past_MD = self._past(batch)
-            likelihood_MA = self._likelihood(past_MD, *self._surprise(batch, past_MD))
-            codes_M = (likelihood_MA + self.gate(self._view(batch)).log_softmax(-1)).argmax(-1)
-        return tuple(part.unflatten(0, (len(frames_BTHWC), -1)) for part in (codes_M, likelihood_MA))
+            *_, likelihood_MA, posterior_MA = self._weigh(batch)
+        return tuple(part.unflatten(0, (len(frames_BTHWC), -1)) for part in (posterior_MA.argmax(-1), likelihood_MA))
 
     @torch.no_grad()
     def observe(self, frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -175,6 +170,16 @@ class SurpriseLam(nn.Module):
             "surroundings_MHW": gray_BSHW,
             "sprites_M2HWC": torch.stack([sprites_BTHWC[:, :-1], sprites_BTHWC[:, 1:]], dim=2),
         }
+
+    def _weigh(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The surprise and the logarithm of its deviation, as `_surprise` gives them; under each action the logarithm of
+        the displacement's density, as `_likelihood` gives it; and that weighted by the gate, which is the action's
+        posterior but for a constant."""
+        past_MD = self._past(batch)
+        surprise_Md, log_deviation_Md = self._surprise(batch, past_MD)
+        likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)
+        posterior_MA = likelihood_MA + self.gate(self._view(batch)).log_softmax(-1)
+        return surprise_Md, log_deviation_Md, likelihood_MA, posterior_MA
 
     def _past(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What is known before the transition: `(M, D)`."""

@@ -5,12 +5,15 @@ import torch
 import torch.nn.functional as F
 
 from genie.models.dynamics import Dynamics, DynamicsConfig, side_by_side_mask
+from genie.models.motion_compensation import REMEMBERED
+from genie.models.tokenizer import Tokenizer, TokenizerConfig
 
 CODES, ACTIONS, PLACES, STEPS, BATCH = 11, 3, 16, 6, 2
 CONFIG = DynamicsConfig(
     num_codes=CODES, grid=(4, 4), num_actions=ACTIONS, context_frames=2, width=16, num_layers=2, num_heads=2
 )
 INJECTIONS = ("prepend", "adaln", "add")
+TOKENIZER = TokenizerConfig(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)
 
 
 @pytest.fixture
@@ -32,6 +35,25 @@ def batch():
 
 
 @pytest.fixture
+def compensated(build, scrambled):
+    """One with motion compensation; its tokens are those of frames."""
+    torch.manual_seed(0)
+    tokenizer = scrambled(Tokenizer(TOKENIZER))
+    dynamics = build(motion_compensation=True, num_codes=tokenizer.num_codes, grid=tokenizer.grid, patch_size=4)
+    dynamics.see_through(tokenizer)
+    return dynamics
+
+
+@pytest.fixture
+def seen_batch(compensated, coinrun):
+    """Real frames' tokens."""
+    starts = coinrun["val"].episode_starts[:BATCH]
+    frames_BTHWC = torch.stack([torch.from_numpy(coinrun["val"].read(s, s + STEPS + 1)) for s in starts])
+    tokens_BTN = compensated.compensation._the_tokenizer().encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (BATCH, -1))
+    return {"tokens_BTN": tokens_BTN, "actions_BS": torch.randint(ACTIONS, (BATCH, STEPS))}
+
+
+@pytest.fixture
 def masked_half():
     return torch.rand(BATCH, STEPS, PLACES, generator=torch.Generator().manual_seed(2)) < 0.5
 
@@ -43,7 +65,7 @@ def led_to(dynamics, actions_BS):
 
 def logits_BSNK(dynamics, tokens_BTN, actions_BS, mask_BSN):
     """Logits of the parallel pass at masked places, 0 elsewhere."""
-    return dynamics._logits(mask_BSN, tokens_BTN, actions_BS) * mask_BSN.unsqueeze(-1)
+    return dynamics._logits(mask_BSN, tokens_BTN, actions_BS)[0] * mask_BSN.unsqueeze(-1)
 
 
 def changed_steps(before_BSNK, after_BSNK):
@@ -51,13 +73,23 @@ def changed_steps(before_BSNK, after_BSNK):
     return {s for s in range(STEPS) if not torch.equal(before_BSNK[:, s], after_BSNK[:, s])}
 
 
+@pytest.mark.parametrize("frames_at_once", [1, 2, STEPS])
 @pytest.mark.parametrize("injection", INJECTIONS)
 @pytest.mark.parametrize("patch_size", [1, 2])
-@pytest.mark.parametrize("frames_at_once", [1, 2, STEPS])
-@torch.no_grad()
 def test_cached_logits_are_those_of_training(injection, patch_size, frames_at_once, build, batch, masked_half):
-    """Also where the window has slid: there are three times as many steps as context frames."""
     dynamics = build(action_injection=injection, patch_size=patch_size)
+    assert_cached_logits_are_those_of_training(dynamics, batch, masked_half, frames_at_once)
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 2, STEPS])
+def test_cached_logits_are_those_of_training_where_motion_is_compensated(frames_at_once, compensated, seen_batch):
+    masked_BSN = torch.rand(BATCH, STEPS, compensated.num_tokens, generator=torch.Generator().manual_seed(2)) < 0.5
+    assert_cached_logits_are_those_of_training(compensated, seen_batch, masked_BSN, frames_at_once)
+
+
+@torch.no_grad()
+def assert_cached_logits_are_those_of_training(dynamics, batch, masked_half, frames_at_once):
+    """Also where the window has slid: there are three times as many steps as context frames."""
     tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
     parallel = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
     led_to_BT = led_to(dynamics, actions_BS)
@@ -109,6 +141,34 @@ def test_who_sees_whom(injection, num_layers, context_frames, build, batch):
         other_BS = actions_BS.clone()
         other_BS[:, t] = (actions_BS[:, t] + 1) % ACTIONS
         assert changed_steps(before, logits_BSNK(dynamics, tokens_BTN, other_BS, everywhere)) == felt
+
+
+@torch.no_grad()
+def test_motion_is_remembered_for_a_while_and_never_foreseen(compensated, seen_batch):
+    """A frame is felt by those that see it, which the expected motion sees of the R transitions since."""
+    tokens_BTN, actions_BS = seen_batch["tokens_BTN"], seen_batch["actions_BS"]
+    everywhere = torch.ones_like(tokens_BTN[:, 1:], dtype=torch.bool)
+    before = logits_BSNK(compensated, tokens_BTN, actions_BS, everywhere)
+    for t in range(STEPS):
+        other_BTN = tokens_BTN.clone()
+        other_BTN[:, t] = torch.randint(compensated.config.num_codes, other_BTN[:, t].shape)
+        changed = changed_steps(before, logits_BSNK(compensated, other_BTN, actions_BS, everywhere))
+        reach = CONFIG.num_layers * CONFIG.context_frames + REMEMBERED + 1
+        assert {t} <= changed <= set(range(t, min(STEPS, t + reach)))
+
+
+def test_expected_motion_is_trained_by_what_is_measured_and_by_nothing_else(compensated, seen_batch):
+    network = compensated.compensation
+    compensated.train()
+    torch.manual_seed(0)
+    loss, metrics = compensated(seen_batch)
+    assert metrics["motion_error"] > 0
+    learnt = torch.autograd.grad(loss, network.parameters())
+    torch.manual_seed(0)
+    mask_BSN = compensated._draw_mask(seen_batch["tokens_BTN"][:, 1:])
+    _, motion = compensated._logits(mask_BSN, **seen_batch)
+    for found, wanted in zip(learnt, torch.autograd.grad(motion.loss(), network.parameters()), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)

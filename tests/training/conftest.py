@@ -81,9 +81,15 @@ def make_job(name, all_params, store):
     tokens = rng.integers(50, size=(300, 256)).astype(np.uint16)
     latent_actions = rng.integers(8, size=300).astype(np.uint8)
     latent_actions[29::30] = NO_ACTION
-    known = {"num_codes": 50, "grid": (16, 16), "num_actions": 8}
+    tokenizer = build_tokenizer(all_params.tokenizer.model_copy(update={"quantizer": "fsq", "fsq_levels": [5, 5, 2]}))
+
+    def build():
+        dynamics = build_dynamics(params, num_codes=50, grid=(16, 16), num_actions=8)
+        dynamics.see_through(tokenizer.eval())
+        return dynamics
+
     dataset = TokenWindows(tokens, latent_actions, params.window, params.batch_size, params.seed, params.steps)
-    return name, params, lambda: build_dynamics(params, **known), dataset
+    return name, params, build, dataset
 
 
 def _frame_windows(store, window, params):

@@ -1,0 +1,89 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genie.models.motion_compensation import PIXELS, REMEMBERED, Motion, MotionCompensation, measure
+from genie.models.tokenizer import PATCH, Tokenizer, TokenizerConfig
+
+ACTIONS, BATCH, FRAMES = 3, 2, 3
+
+
+@pytest.fixture
+def tokenizer(scrambled):
+    torch.manual_seed(0)
+    return scrambled(Tokenizer(TokenizerConfig(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)))
+
+
+@pytest.fixture
+def compensation(tokenizer):
+    torch.manual_seed(1)
+    compensation = MotionCompensation(tokenizer.grid, tokenizer.num_codes, ACTIONS)
+    compensation.see_through(tokenizer)
+    return compensation
+
+
+@pytest.fixture
+def frames_BTHWC(coinrun):
+    return torch.from_numpy(coinrun["val"].read(0, BATCH * FRAMES)).unflatten(0, (BATCH, FRAMES))
+
+
+def foresee(compensation, frames_BTHWC, actions=0):
+    moved_Bd = F.pad(measure(frames_BTHWC), (0, 0, REMEMBERED, 0))
+    return compensation(frames_BTHWC, moved_Bd, torch.zeros(frames_BTHWC.shape[:2], dtype=torch.int64) + actions)
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (8, 0), (-12, 4), (4, -20)])
+def test_a_frame_moved_by_whole_tokens(right, down, compensation, tokenizer, frames_BTHWC):
+    """Where it is known it is encoded as any other frame, here shifted by slices; elsewhere it is masked."""
+    with torch.no_grad():
+        compensation.layers[-1].bias.copy_(torch.tensor([right, down]) / PIXELS)
+    displacement_BTd, tokens_BTN = foresee(compensation, frames_BTHWC)
+    torch.testing.assert_close(displacement_BTd, torch.tensor([right, down]).float().expand(BATCH, FRAMES, 2))
+    rows, columns = ((torch.arange(64) - by).clamp(0, 63) for by in (down, right))
+    shifted_MHWC = frames_BTHWC.flatten(0, 1)[:, rows][:, :, columns]
+    wanted = tokenizer.encode(shifted_MHWC).view(BATCH, FRAMES, *tokenizer.grid)
+    tokens_across, tokens_down = right // PATCH, down // PATCH
+    for axis, by in ((3, tokens_across), (2, tokens_down)):
+        unknown = slice(0, by) if by > 0 else slice(16 + by, 16)
+        if by:
+            wanted.movedim(axis, 0)[unknown] = compensation.mask_token
+    assert torch.equal(tokens_BTN, wanted.flatten(2))
+
+
+def test_nothing_was_before_the_first_frame(compensation, frames_BTHWC):
+    foreseen = foresee(compensation, frames_BTHWC)
+    displacement_BTd, tokens_BTN = foreseen.after_nothing(compensation.mask_token)
+    assert (tokens_BTN[:, 0] == compensation.mask_token).all()
+    assert (displacement_BTd[:, 0] == 0).all()
+    assert torch.equal(tokens_BTN[:, 1:], foreseen.tokens_BTN)
+    assert torch.equal(displacement_BTd[:, 1:], foreseen.displacement_BTd)
+
+
+def test_what_actions_do_is_learnt(compensation, frames_BTHWC):
+    """The picture scrolls right under action 0, left under action 1 and stays under action 2."""
+    before_THWC = frames_BTHWC.flatten(0, 1)
+    pairs = torch.stack([torch.stack([before_THWC, before_THWC.roll(by, 2)], 1) for by in (6, -6, 0)])
+    pairs_MTHWC, actions_M1 = pairs.flatten(0, 1), torch.arange(3).repeat_interleave(len(before_THWC)).unsqueeze(1)
+    optimizer = torch.optim.AdamW(compensation.parameters(), lr=3e-3)
+    for _ in range(60):
+        motion = Motion(foresee(compensation, pairs_MTHWC[:, :1], actions_M1)[0], measure(pairs_MTHWC))
+        motion.loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert motion.error() < 0.5
+    unlike = Motion(foresee(compensation, pairs_MTHWC[:, :1], (actions_M1 + 1) % 3)[0], motion.measured_BSd)
+    assert unlike.error() > 4
+
+
+def test_the_tokenizer_is_moved_along_and_neither_trained_nor_saved(compensation, tokenizer):
+    of_tokenizer = {id(parameter) for parameter in tokenizer.parameters()}
+    assert not of_tokenizer & {id(parameter) for parameter in compensation.parameters()}
+    assert not any("tokenizer" in name for name in compensation.state_dict())
+    compensation.to(torch.float64)
+    assert {parameter.dtype for parameter in tokenizer.parameters()} == {torch.float64}
+
+
+def test_without_a_tokenizer_it_says_what_is_missing(tokenizer):
+    compensation = MotionCompensation(tokenizer.grid, tokenizer.num_codes, ACTIONS)
+    with pytest.raises(AssertionError, match="see_through"):
+        compensation.decode(torch.zeros(1, 1, 256, dtype=torch.int64))
