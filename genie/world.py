@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from genie.data.controls import MEMORY, Controls, read_controls
+from genie.data.controls import Controls, read_controls
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import Dynamics, Memory
@@ -75,7 +75,7 @@ class WorldModel(
         self.context_frames = dynamics.config.context_frames
         self._card: str | None = None
         self._memory: Memory | None = None
-        self._before_BM: np.ndarray | None = None  # what was pressed last
+        self._before_B: np.ndarray | None = None  # what was pressed last
         self._generator: torch.Generator | None = None
         self._batched = False
         self.eval()
@@ -222,9 +222,9 @@ class WorldModel(
             actions_BS = actions_BS.reshape(len(frames_BTHWC), -1)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._memory, self._batched = self._read(frames_BTHWC, actions_BS), batched
-        unknown_BM = np.full((len(frames_BTHWC), MEMORY), self.num_actions)
-        known_BS = unknown_BM[:, :0] if actions_BS is None else actions_BS.cpu().numpy()
-        self._before_BM = np.concatenate([unknown_BM, known_BS], axis=1)[:, -MEMORY:]
+        unknown_B = np.full(len(frames_BTHWC), self.num_actions)
+        is_known = actions_BS is not None and actions_BS.shape[1] > 0
+        self._before_B = actions_BS[:, -1].cpu().numpy() if is_known else unknown_B
         return self._shown(self._memory.last_BN)
 
     @torch.inference_mode()
@@ -244,7 +244,7 @@ class WorldModel(
         shape = (len(memory.before_BN),) if self._batched else ()
         action_B = self._latent_actions(action, shape).reshape(-1)
         tokens_BN, self._memory = self._dream(memory, action_B, self._generator)
-        self._before_BM = np.column_stack([self._before_BM[:, 1:], action_B.cpu().numpy()])
+        self._before_B = action_B.cpu().numpy()
         return self._shown(tokens_BN)
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
@@ -262,30 +262,37 @@ class WorldModel(
         memory = self._played()
         shape = (len(memory.before_BN),) if self._batched else ()
         effect_B = _whole_numbers(effect, shape, len(EFFECTIVE_ACTIONS), "effective actions").reshape(-1)
-        latent_B = self.controls.steer(effect_B, self._before_BM)
+        latent_B = self.controls.steer(effect_B, self._before_B)
         return latent_B if self._batched else int(latent_B[0])
 
     @torch.inference_mode()
     def imagine(self) -> np.ndarray:
-        """What each latent action would lead to, uint8 `(A, H, W, 3)`; the world stays where it is.
+        """What each latent action would lead to, uint8 `(A, H, W, 3)`, or `(B, A, H, W, 3)` where B worlds are played;
+        the world stays where it is.
 
         Raises:
-            WorldError: there is nothing to go on from, or more than one world.
+            WorldError: there is nothing to go on from.
         """
-        memory = self._played()
-        if self._batched:
-            raise WorldError("of worlds played as a batch, none is imagined on; play one: reset((T, 64, 64, 3))")
-        self._memory = memory = self.dynamics.read(memory)  # once, rather than for each action, and again by `step`
-        action_A = torch.arange(self.num_actions, device=self.device)
-        generator = self._generator.clone_state()
-        tokens_AN, _ = self._dream(memory.expand(self.num_actions), action_A, generator)
-        return self.tokenizer.decode(tokens_AN).cpu().numpy()
+        self._played()
+        other = self.fork(self.num_actions)
+        frames_MHWC = other.step(np.arange(len(other._before_B)) % self.num_actions)
+        return frames_MHWC.reshape(-1, self.num_actions, *FRAME_SHAPE) if self._batched else frames_MHWC
 
-    def fork(self) -> "WorldModel":
-        """Another world of the same weights in the same state: from now on, each goes its own way."""
+    @torch.inference_mode()
+    def fork(self, copies: int | None = None) -> "WorldModel":
+        """Another world of the same weights in the same state: from now on, each goes its own way.
+
+        Args:
+            copies: each world that is played so many times in a row, as a batch.
+        """
         other = copy(self)
         if self._generator is not None:
             other._generator = self._generator.clone_state()
+        if copies is not None:
+            # Read once, rather than by each of the copies, and by `step` of this world once more.
+            self._memory = self.dynamics.read(self._played())
+            other._memory, other._batched = self._memory.repeated(copies), True
+            other._before_B = self._before_B.repeat(copies)
         return other
 
     def _read(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:

@@ -128,7 +128,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
     )
     rng = np.random.default_rng(0)
     buttons = tuple(Button(tuple(row)) for row in rng.dirichlet(np.ones(6), size=5).round(4).tolist())
-    steering = tuple(tuple(map(tuple, table)) for table in rng.integers(5, size=(6, 6, 6)).tolist())
+    steering = tuple(map(tuple, rng.integers(5, size=(6, 6)).tolist()))
     store = coinrun["test"]
     prompts = [
         Prompt(store.read(start, start + 2), np.array([index]), f"level {level}", level)

@@ -49,8 +49,7 @@ def trained(tmp_path_factory, tiny_tree):
         lam_fingerprint=LAM,
     )
     save_model(root / "data/models/dynamics", noisy(Dynamics(config)))
-    nowhere = ((0,) * (NUM_ACTIONS + 1),) * (NUM_ACTIONS + 1)
-    write_controls(root / "data/models", Controls(ARROWS[:NUM_ACTIONS], (nowhere,) * 6))
+    write_controls(root / "data/models", Controls(ARROWS[:NUM_ACTIONS], ((0,) * (NUM_ACTIONS + 1),) * 6))
     frames = np.zeros((NUM_FRAMES, 64, 64, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(NUM_FRAMES)  # too little to count as motion
     frames[LIVELY] = rng.integers(256, size=frames[LIVELY].shape)

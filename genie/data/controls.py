@@ -18,9 +18,8 @@ from genie.data.motion import is_moving
 from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
 
 CONTROLS = "controls.json"
-MEMORY = 2  # latent actions before, on which it depends what an arrow presses
 TELLING = 2  # how much more it counts that a latent action tells an arrow from others than that it is likely
-BACK_OFF = 2.0  # counts that are added to those after one past, in the proportions found after a shorter one
+BACK_OFF = 2.0  # counts that are added to those after one latent action, in the proportions found after any
 
 
 class ControlsError(ValueError):
@@ -68,30 +67,29 @@ class Controls:
 
     Attributes:
         buttons: A of them.
-        steering: for each effective action a table `(V, V)`: the latent action that it presses after those two.
+        steering: for each effective action V numbers: the latent action that it presses after each.
     """
 
     buttons: tuple[Button, ...]
-    steering: tuple[tuple[tuple[int, ...], ...], ...]
+    steering: tuple[tuple[int, ...], ...]
 
-    def steer(self, effects_B: np.ndarray, before_BM: np.ndarray) -> np.ndarray:
-        """The latent actions `(B,)` that effective actions press, after `(B, MEMORY)` others, A where unknown."""
-        return np.array(self.steering)[effects_B, before_BM[:, 0], before_BM[:, 1]]
+    def steer(self, effects_B: np.ndarray, before_B: np.ndarray) -> np.ndarray:
+        """The latent actions `(B,)` that effective actions press, after others, which are A where unknown."""
+        return np.array(self.steering)[effects_B, before_B]
 
     def steer_in_turn(self, effects: Sequence[int]) -> np.ndarray:
         """The latent actions `(S,)` int64 that S effective actions press one after another, nothing known before."""
-        latents = [len(self.buttons)] * MEMORY
+        latents = [len(self.buttons)]
         for effect in effects:
-            latents += self.steer(np.array([effect]), np.array([latents[-MEMORY:]])).tolist()
-        return np.array(latents[MEMORY:], np.int64)
+            latents.append(self.steering[effect][latents[-1]])
+        return np.array(latents[1:], np.int64)
 
     def to_json(self) -> dict:
         """As it is kept in a file; of each latent action also its name, for those who read it."""
         return {
             "buttons": [{"action": button.action, "shares": list(button.shares)} for button in self.buttons],
             "steering": {
-                action: [" ".join(map(str, row)) for row in table]
-                for action, table in zip(EFFECTIVE_ACTIONS, self.steering, strict=True)
+                action: " ".join(map(str, row)) for action, row in zip(EFFECTIVE_ACTIONS, self.steering, strict=True)
             },
         }
 
@@ -103,14 +101,12 @@ class Controls:
             ValueError, TypeError, KeyError: it is something else.
         """
         buttons = tuple(Button(tuple(map(float, entry["shares"]))) for entry in content["buttons"])
-        steering = tuple(
-            tuple(tuple(map(int, row.split())) for row in content["steering"][action]) for action in EFFECTIVE_ACTIONS
-        )
-        num_actions, pasts = len(buttons), (len(buttons) + 1,) * MEMORY
+        steering = tuple(tuple(map(int, str.split(content["steering"][action]))) for action in EFFECTIVE_ACTIONS)
+        num_actions = len(buttons)
         if not buttons or any(len(button.shares) != len(EFFECTIVE_ACTIONS) for button in buttons):
             raise ValueError("a button needs a share of each true action")
-        if any(np.shape(table) != pasts or not 0 <= np.min(table) <= np.max(table) < num_actions for table in steering):
-            raise ValueError("each true action needs a latent one after any two")
+        if any(len(row) != num_actions + 1 or not 0 <= min(row) <= max(row) < num_actions for row in steering):
+            raise ValueError("each true action needs a latent one after any")
         return cls(buttons, steering)
 
 
@@ -123,7 +119,7 @@ def learn_controls(store: EpisodeStore, latent_actions: np.ndarray, num_actions:
         num_actions: A.
     """
     met_AE = np.zeros((num_actions, len(EFFECTIVE_ACTIONS)), int)
-    met_EVVA = np.zeros((len(EFFECTIVE_ACTIONS), num_actions + 1, num_actions + 1, num_actions), int)
+    met_EVA = np.zeros((len(EFFECTIVE_ACTIONS), num_actions + 1, num_actions), int)
     actions = store.actions()
     for episode in store.episode_slices():
         frames_THWC = store.read(episode.start, episode.stop)
@@ -134,9 +130,9 @@ def learn_controls(store: EpisodeStore, latent_actions: np.ndarray, num_actions:
         # An arrow is pressed for something to happen: where nothing did, at a wall, tells how often the agent runs into
         # walls. Were that counted, "right" after standing would be standing for ever.
         counted = is_moving(frames_THWC[:-1], frames_THWC[1:]) | (effects == EFFECTIVE_ACTIONS.index("stay"))
-        first, second = (np.r_[[num_actions] * ago, latents][: len(latents)] for ago in (2, 1))
-        np.add.at(met_EVVA, tuple(part[counted] for part in (effects, first, second, latents)), 1)
-    return Controls(name_buttons(met_AE), _steering(met_EVVA))
+        before = np.r_[num_actions, latents][: len(latents)]
+        np.add.at(met_EVA, tuple(part[counted] for part in (effects, before, latents)), 1)
+    return Controls(name_buttons(met_AE), _steering(met_EVA))
 
 
 def name_buttons(met_AE: np.ndarray) -> tuple[Button, ...]:
@@ -174,26 +170,20 @@ def read_controls(folder: str | Path) -> Controls:
         raise ControlsError(f"{path}: no controls, or damaged ones; remove it and run `dvc repro`") from None
 
 
-def _steering(met_EVVA: np.ndarray) -> tuple[tuple[tuple[int, ...], ...], ...]:
+def _steering(met_EVA: np.ndarray) -> tuple[tuple[int, ...], ...]:
     """For each true action and what was pressed before, the latent action that is likely and tells it from others.
 
     Likely alone, an arrow would press what any other would, since most pasts go on in one way whatever is pressed;
     telling alone, what hardly ever follows. So their product is greatest: `P(latent | effect, past)` times
     `P(effect | latent, past) ** TELLING`, were all effects equally frequent.
     """
-    uniform = np.full(met_EVVA.shape[-1], 1 / met_EVVA.shape[-1])
-    known = slice(-1)
-    likely_EA = _proportions(met_EVVA.sum((1, 2)), uniform)
-    likely_EVA = np.repeat(likely_EA[:, None], met_EVVA.shape[2], axis=1)
-    likely_EVA[:, known] = _proportions(met_EVVA.sum(1)[:, known], likely_EVA[:, known])
-    likely_EVVA = np.repeat(likely_EVA[:, None], met_EVVA.shape[1], axis=1)
-    likely_EVVA[:, known, known] = _proportions(met_EVVA[:, known, known], likely_EVVA[:, known, known])
-    telling_EVVA = likely_EVVA / likely_EVVA.sum(axis=0, keepdims=True)
-    return tuple(
-        tuple(tuple(row) for row in table) for table in (likely_EVVA * telling_EVVA**TELLING).argmax(axis=-1).tolist()
-    )
+    uniform = np.full(met_EVA.shape[-1], 1 / met_EVA.shape[-1])
+    likely_EVA = _proportions(met_EVA.sum(1, keepdims=True), uniform).repeat(met_EVA.shape[1], axis=1)
+    likely_EVA[:, :-1] = _proportions(met_EVA[:, :-1], likely_EVA[:, :-1])
+    telling_EVA = likely_EVA / likely_EVA.sum(axis=0, keepdims=True)
+    return tuple(map(tuple, (likely_EVA * telling_EVA**TELLING).argmax(axis=-1).tolist()))
 
 
-def _proportions(counts: np.ndarray, shorter: np.ndarray) -> np.ndarray:
-    """Of counts `(..., A)` the shares, those after a shorter past where counts are few."""
-    return (counts + BACK_OFF * shorter) / (counts.sum(axis=-1, keepdims=True) + BACK_OFF)
+def _proportions(counts: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """Of counts `(..., A)` the shares, drawn to those without knowing the past where counts are few."""
+    return (counts + BACK_OFF * without) / (counts.sum(axis=-1, keepdims=True) + BACK_OFF)

@@ -19,7 +19,6 @@ from genie.data.controls import Button
 from genie.data.motion import changed_share
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information
-from genie.evaluation.rollouts import dream
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
 from genie.progress import progress
@@ -59,19 +58,13 @@ def imagine_branches(
         seed: of sampling; above temperature 0 each frame of a batch draws noise of its own.
     """
     imagined, closest = [], []
-    num_actions, context = world.num_actions, world.context_frames
+    world, context = world.fork(), world.context_frames
     for first in progress(range(0, len(branches.past_MTHWC), batch_size), name="branch", unit="batch"):
         rows = slice(first, first + batch_size)
-        past_BTHWC = torch.from_numpy(branches.past_MTHWC[rows]).to(world.device)
-        known_BS = torch.from_numpy(past_actions_MS[rows].astype(np.int64)).to(world.device)
-        pressed = torch.arange(num_actions, device=world.device).repeat(len(past_BTHWC))
-        actions = torch.cat([known_BS.repeat_interleave(num_actions, 0), pressed[:, None]], dim=1)
-        past_frames = past_BTHWC[:, -context:].repeat_interleave(num_actions, 0)
-        frames = dream(world, past_frames, actions[:, -context:], seed)
-        imagined_BAHWC = frames[:, 0].unflatten(0, (-1, num_actions))
-        next_BEHWC = torch.from_numpy(branches.next_MEHWC[rows]).to(world.device)
-        closest.append(closest_branches(imagined_BAHWC, next_BEHWC))
-        imagined.append(imagined_BAHWC.cpu().numpy())
+        known_BS = past_actions_MS[rows, past_actions_MS.shape[1] - (context - 1) :]
+        world.reset(branches.past_MTHWC[rows, -context:], actions=known_BS.astype(np.int64), seed=seed + first)
+        imagined.append(world.imagine())
+        closest.append(closest_branches(torch.from_numpy(imagined[-1]), torch.from_numpy(branches.next_MEHWC[rows])))
     return Counterfactuals(np.concatenate(imagined), np.concatenate(closest), differing(branches.next_MEHWC))
 
 

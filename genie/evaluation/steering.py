@@ -69,14 +69,14 @@ def dream_branches(
     dreamed_MEFHWC = np.empty_like(branches.held_MEFHWC)
     for first in progress(range(0, len(dreamed_MEFHWC), batch_size), name="steer", unit="batch"):
         rows = slice(first, first + batch_size)
-        past_BTHWC = branches.past_MTHWC[rows, -context:].repeat(num_arrows, axis=0)
-        known_BS = past_actions_MS[rows, past_actions_MS.shape[1] - (context - 1) :].repeat(num_arrows, axis=0)
-        world.reset(past_BTHWC, actions=known_BS.astype(np.int64), seed=seed + first)
-        arrows_B = np.tile(np.arange(num_arrows), len(past_BTHWC) // num_arrows)
+        known_BS = past_actions_MS[rows, past_actions_MS.shape[1] - (context - 1) :]
+        world.reset(branches.past_MTHWC[rows, -context:], actions=known_BS.astype(np.int64), seed=seed + first)
+        held = world.fork(num_arrows)
+        arrows_B = np.tile(np.arange(num_arrows), len(known_BS))
         for frame in range(dreamed_MEFHWC.shape[2]):
-            pressed_B = world.steer(arrows_B) if actions_MEF is None else actions_MEF[rows, :, frame].reshape(-1)
+            pressed_B = held.steer(arrows_B) if actions_MEF is None else actions_MEF[rows, :, frame].reshape(-1)
             frames_BEHWC = dreamed_MEFHWC[rows, :, frame]
-            frames_BEHWC[:] = world.step(pressed_B).reshape(frames_BEHWC.shape)
+            frames_BEHWC[:] = held.step(pressed_B).reshape(frames_BEHWC.shape)
     return dreamed_MEFHWC
 
 

@@ -67,11 +67,11 @@ class Memory:
         led_to_BT = torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1)
         return replace(self, unread_BTN=unread_BTN, led_to_BT=led_to_BT)
 
-    def expand(self, batch_size: int) -> "Memory":
-        """This memory, of one world, as that of many; nothing is copied."""
+    def repeated(self, times: int) -> "Memory":
+        """That of each world so many times in a row, as of so many worlds."""
 
         def many(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.expand(batch_size, *tensor.shape[1:])
+            return tensor.repeat_interleave(times, dim=0)
 
         keys_values = [(many(k), many(v)) for k, v in self.keys_values]
         tensors = self.before_BN, self.moved_BRd, self.unread_BTN, self.led_to_BT
@@ -140,8 +140,8 @@ class Dynamics(nn.Module):
         nn.init.normal_(self.token_in.weight, std=token_width**-0.5)
 
     def see_through(self, tokenizer: Tokenizer) -> None:
-        """Takes the tokenizer whose tokens these are, in eval mode: motion compensation decodes and encodes by it. It is
-        no part of the checkpoint."""
+        """Takes the tokenizer whose tokens these are, in eval mode, by which motion compensation decodes and encodes.
+        It is no part of the checkpoint."""
         if self.compensation:
             self.compensation.see_through(tokenizer)
 

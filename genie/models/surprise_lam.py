@@ -172,9 +172,9 @@ class SurpriseLam(nn.Module):
         }
 
     def _weigh(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The surprise and the logarithm of its deviation, as `_surprise` gives them; under each action the logarithm of
-        the displacement's density, as `_likelihood` gives it; and that weighted by the gate, which is the action's
-        posterior but for a constant."""
+        """The surprise and the logarithm of its deviation, as `_surprise` gives them; the logarithm of the density of
+        the displacement under each action, as `_likelihood` gives it; and that weighted by the gate, which is the
+        action's posterior but for a constant."""
         past_MD = self._past(batch)
         surprise_Md, log_deviation_Md = self._surprise(batch, past_MD)
         likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)

@@ -13,7 +13,7 @@ from genie.params import Params
 from genie.pretrained import PretrainedError
 from genie.processes import num_threads
 from genie.prompts import lively_prompts
-from genie.runtime import resolve_device
+from genie.runtime import keep_freed_memory, resolve_device
 from genie.training.checkpoint import CONFIG
 from genie.world import WorldModel
 
@@ -34,6 +34,7 @@ def open_world(source: str | None, params: Params) -> WorldModel:
         PretrainedError, CheckpointError, RuntimeUnavailableError: it is not to be had.
     """
     device = resolve_device(params.runtime)
+    keep_freed_memory()
     # Unless told otherwise all cores but one, which the page needs: threads that wait for each other on cores that are
     # taken make a frame many times slower.
     torch.set_num_threads(params.runtime.threads or max(1, num_threads(params.runtime) - 1))

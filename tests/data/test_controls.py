@@ -75,36 +75,35 @@ def test_true_actions_steer_themselves(store):
     assert controls.buttons == ARROWS
     assert ARROWS[4].caption(3) == "3: jump left 100%"
     assert tuple(button.action for button in ARROWS) == EFFECTIVE_ACTIONS
-    assert controls == Controls(ARROWS, tuple(((effect,) * 7,) * 7 for effect in range(6)))
+    assert controls == Controls(ARROWS, tuple((effect,) * 7 for effect in range(6)))
 
 
 def test_what_an_arrow_presses_is_likely_and_telling_as_counted_one_by_one(store, latents):
     """Against a slow obvious reference: every past counted by itself."""
-    triples = []
+    pairs = []
     for episode in store.episode_slices():
         frames = store.read(episode.start, episode.stop)
         for t in range(episode.start, episode.stop - 1):
             effect = int(effective_action(store.actions()[[t]])[0])
             moves = is_moving(frames[t - episode.start], frames[t - episode.start + 1])
-            past = [int(latents[t - ago]) if t - ago >= episode.start else UNKNOWN for ago in (2, 1)]
+            past = int(latents[t - 1]) if t > episode.start else UNKNOWN
             if moves or EFFECTIVE_ACTIONS[effect] == "stay":
-                triples.append((effect, *past, int(latents[t])))
+                pairs.append((effect, past, int(latents[t])))
 
-    def likely(effect, first, second):
+    def likely(effect, before):
         shares = np.full(NUM_LATENTS, 1 / NUM_LATENTS)
-        pasts = [lambda a, b: True, lambda a, b: b == second, lambda a, b: (a, b) == (first, second)]
-        for alike in pasts[: 1 + (second != UNKNOWN) + (first != UNKNOWN and second != UNKNOWN)]:
-            found = [latent for e, a, b, latent in triples if e == effect and alike(a, b)]
+        for alike in [lambda past: True, lambda past: past == before][: 1 + (before != UNKNOWN)]:
+            found = [latent for e, past, latent in pairs if e == effect and alike(past)]
             counts = np.bincount(found, minlength=NUM_LATENTS)
             shares = (counts + BACK_OFF * shares) / (counts.sum() + BACK_OFF)
         return shares
 
     controls = learn_controls(store, latents, NUM_LATENTS)
     differing = 0
-    for past in np.ndindex(NUM_LATENTS + 1, NUM_LATENTS + 1):
-        likely_EA = np.array([likely(effect, *past) for effect in range(6)])
+    for past in range(NUM_LATENTS + 1):
+        likely_EA = np.array([likely(effect, past) for effect in range(6)])
         wanted_E = (likely_EA * (likely_EA / likely_EA.sum(0)) ** TELLING).argmax(1)
-        found_E = controls.steer(np.arange(6), np.tile(past, (6, 1)))
+        found_E = controls.steer(np.arange(6), np.full(6, past))
         assert found_E.tolist() == wanted_E.tolist(), past
         differing += (found_E != likely_EA.argmax(1)).sum()
     assert differing > 0, "likely alone would do"
@@ -131,10 +130,10 @@ def test_an_arrow_asks_for_what_moves_although_it_seldom_does(store):
 def test_steering_in_turn_is_steering_one_by_one(store, latents):
     controls = learn_controls(store, latents, NUM_LATENTS)
     effects = np.random.default_rng(0).integers(6, size=30)
-    before = [UNKNOWN, UNKNOWN]
+    before = [UNKNOWN]
     for effect in effects:
-        before.append(controls.steering[effect][before[-2]][before[-1]])
-    assert controls.steer_in_turn(effects).tolist() == before[2:]
+        before += controls.steer(np.array([effect]), np.array(before[-1:])).tolist()
+    assert controls.steer_in_turn(effects).tolist() == before[1:]
     assert controls.steer_in_turn([]).shape == (0,)
 
 

@@ -29,12 +29,17 @@ class BranchingWorld:
         self._branches, self._choose = branches, choose
         self._state_of = {past.tobytes(): m for m, past in enumerate(branches.past_MTHWC[:, -CONTEXT:])}
 
-    def rollout(self, frames_BTHWC, actions_BS, generator=None, prompt_actions_BS=None):
+    def fork(self):
+        return self
+
+    def reset(self, frames_BTHWC, *, actions, seed):
         assert frames_BTHWC.shape[1] == CONTEXT
-        assert prompt_actions_BS.shape[1] == CONTEXT - 1
-        states = [self._state_of[past_THWC.tobytes()] for past_THWC in frames_BTHWC.numpy()]
-        chosen = [self._choose(action) for action in actions_BS[:, 0].tolist()]
-        return torch.from_numpy(self._branches.next_MEHWC[states, chosen])[:, None]
+        assert actions.shape[1] == CONTEXT - 1
+        self._states = [self._state_of[past_THWC.tobytes()] for past_THWC in frames_BTHWC]
+
+    def imagine(self):
+        chosen_BA = [[self._choose(action) for action in range(self.num_actions)] for _ in self._states]
+        return self._branches.next_MEHWC[np.array(self._states)[:, None], chosen_BA]
 
 
 @pytest.fixture(scope="module")
