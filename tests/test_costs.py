@@ -5,8 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from genie.costs import blank_batch, build, count_step, si, step_costs, training_params
+from genie.models.motion_compensation import HIDDEN, REMEMBERED
 
 MODELS = ("tokenizer", "probe", "surprise", "pixels", "dynamics")  # the latent action model by its kind
 FLOAT = 4  # bytes
@@ -59,7 +61,12 @@ def test_bf16_keeps_half_and_copies_of_weights(tiny_params):
     assert costs.activation_bytes == FLOAT // 2 * 2 * (3 * 8 * 8 + 5 * 8 * 8 + 7)
 
 
+def of_dynamics(params, **changes):
+    return params.model_copy(update={"dynamics": params.dynamics.model_copy(update=changes)})
+
+
 def test_the_dynamics_told_by_formula(tiny_params):
+    tiny_params = of_dynamics(tiny_params, motion_compensation=False)
     settings = tiny_params.dynamics
     costs, model = step_costs("dynamics", tiny_params), build("dynamics", tiny_params)
     width, size, steps = settings.width, settings.patch_size, settings.window - 1
@@ -72,6 +79,22 @@ def test_the_dynamics_told_by_formula(tiny_params):
     assert costs.model_flops == 3 * 2 * settings.batch_size * products
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     assert costs.optimizer_flops == sum(newton_schulz(layer.weight.shape) for layer in linear)
+
+
+def test_motion_compensation_told_by_formula(tiny_params):
+    settings = tiny_params.dynamics
+    with_it, without = (of_dynamics(tiny_params, motion_compensation=on) for on in (True, False))
+    steps, places, width = settings.window - 1, 256 // settings.patch_size**2, settings.width
+    patch = width * settings.patch_size
+    learnt = 2 * steps * places * patch * width + steps * HIDDEN * (HIDDEN + 2)
+    of_what_is_given = steps * HIDDEN * (2 * REMEMBERED + 32 * 32) + 2 * steps * 2 * width  # has no gradient
+    tokenizer = build("tokenizer", tiny_params).eval()
+    with FlopCounterMode(display=False) as of_tokenizer:
+        frames_BHWC = tokenizer.decode(torch.zeros(settings.window, 256, dtype=torch.int64))
+        tokenizer.encode(frames_BHWC[:steps])
+    products = 3 * 2 * learnt + 2 * 2 * of_what_is_given + of_tokenizer.get_total_flops()
+    flops = [step_costs("dynamics", params).model_flops for params in (with_it, without)]
+    assert flops[0] - flops[1] == settings.batch_size * products
 
 
 @pytest.fixture(params=MODELS)
@@ -114,12 +137,11 @@ def test_counting_leaves_the_random_state_alone(tiny_params):
 
 
 def test_true_actions_are_counted_too(tiny_params):
-    told = tiny_params.dynamics.model_copy(update={"actions": True})
-    costs = step_costs("dynamics", tiny_params.model_copy(update={"dynamics": told}))
+    costs = step_costs("dynamics", of_dynamics(tiny_params, actions=True))
     lam = tiny_params.lam.model_copy(update={"num_actions": 9})
     tiny_params = tiny_params.model_copy(update={"lam": lam})
-    fewer = lam.num_actions - 6
-    assert step_costs("dynamics", tiny_params).parameters - costs.parameters == fewer * told.width
+    width = tiny_params.dynamics.width + HIDDEN
+    assert step_costs("dynamics", tiny_params).parameters - costs.parameters == (lam.num_actions - 6) * width
 
 
 def test_fsq_is_counted_too(tiny_params):

@@ -1,4 +1,6 @@
 import os
+import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from genie.params import RuntimeParams
 from genie.processes import num_threads
 from genie.runtime import (
     RuntimeUnavailableError,
+    keep_freed_memory,
     make_accelerator,
     resolve_device,
     resolve_precision,
@@ -88,6 +91,19 @@ def test_threads_are_those_asked_for_or_one_a_core():
     assert num_threads(runtime(threads=3)) == 3
     if hasattr(os, "sched_getaffinity"):
         assert num_threads(runtime()) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it asks glibc")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    num_bytes, times = 2**26, 5
+    keep_freed_memory()
+    for _ in range(2):
+        torch.ones(num_bytes, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(num_bytes, dtype=torch.uint8)
+    made = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert made < num_bytes / resource.getpagesize(), "pages, of which each tensor has so many"
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
