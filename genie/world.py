@@ -15,8 +15,9 @@ from torch import nn
 from genie.data.controls import Controls, read_controls
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.models.dynamics import Dynamics, Memory
+from genie.models.dynamics import Dynamics
 from genie.models.maskgit import sample_frame
+from genie.models.memory import Memory
 from genie.models.tokenizer import Tokenizer
 from genie.params import SamplingParams
 from genie.pretrained import (

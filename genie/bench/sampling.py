@@ -13,7 +13,8 @@ from torch import nn
 from genie.bench.figures import Figure
 from genie.bench.memory import peak_memory
 from genie.bench.timing import take_turns
-from genie.models.dynamics import Dynamics, Memory
+from genie.models.dynamics import Dynamics
+from genie.models.memory import Memory
 from genie.models.motion_compensation import REMEMBERED
 from genie.params import Params
 from genie.play.opening import open_world

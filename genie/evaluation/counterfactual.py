@@ -8,7 +8,7 @@ Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effecti
 `B` states of a batch, `H W C` pixels (uint8).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,14 +58,28 @@ def imagine_branches(
         seed: of sampling; above temperature 0 each frame of a batch draws noise of its own.
     """
     imagined, closest = [], []
+    for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="branch"):
+        imagined.append(stood.imagine())
+        closest.append(closest_branches(torch.from_numpy(imagined[-1]), torch.from_numpy(branches.next_MEHWC[rows])))
+    return Counterfactuals(np.concatenate(imagined), np.concatenate(closest), differing(branches.next_MEHWC))
+
+
+def at_states(
+    world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int, name: str
+) -> Iterator[tuple[slice, WorldModel]]:
+    """The rows of a batch of states, and a world that stands at them, batch after batch.
+
+    Args:
+        past_actions_MS: the actions between the past's frames, in the model's own terms.
+        seed: of sampling.
+        name: of the progress bar.
+    """
     world, context = world.fork(), world.context_frames
-    for first in progress(range(0, len(branches.past_MTHWC), batch_size), name="branch", unit="batch"):
+    for first in progress(range(0, len(branches.past_MTHWC), batch_size), name=name, unit="batch"):
         rows = slice(first, first + batch_size)
         known_BS = past_actions_MS[rows, past_actions_MS.shape[1] - (context - 1) :]
         world.reset(branches.past_MTHWC[rows, -context:], actions=known_BS.astype(np.int64), seed=seed + first)
-        imagined.append(world.imagine())
-        closest.append(closest_branches(torch.from_numpy(imagined[-1]), torch.from_numpy(branches.next_MEHWC[rows])))
-    return Counterfactuals(np.concatenate(imagined), np.concatenate(closest), differing(branches.next_MEHWC))
+        yield rows, world
 
 
 def closest_branches(imagined_BAHWC: torch.Tensor, next_BEHWC: torch.Tensor) -> np.ndarray:

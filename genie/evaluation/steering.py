@@ -16,6 +16,7 @@ from genie.data.controls import ARROWS
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.counterfactual import (
     Counterfactuals,
+    at_states,
     closest_branches,
     counterfactual_metrics,
     differing,
@@ -24,7 +25,6 @@ from genie.evaluation.counterfactual import (
 )
 from genie.evaluation.metrics import frame_mse, psnr
 from genie.models.lam import LatentActionModel
-from genie.progress import progress
 from genie.world import WorldModel
 
 
@@ -65,14 +65,10 @@ def dream_branches(
         seed: of sampling.
         actions_MEF: press these latent actions instead of what the arrows press.
     """
-    world, context, num_arrows = world.fork(), world.context_frames, len(EFFECTIVE_ACTIONS)
-    dreamed_MEFHWC = np.empty_like(branches.held_MEFHWC)
-    for first in progress(range(0, len(dreamed_MEFHWC), batch_size), name="steer", unit="batch"):
-        rows = slice(first, first + batch_size)
-        known_BS = past_actions_MS[rows, past_actions_MS.shape[1] - (context - 1) :]
-        world.reset(branches.past_MTHWC[rows, -context:], actions=known_BS.astype(np.int64), seed=seed + first)
-        held = world.fork(num_arrows)
-        arrows_B = np.tile(np.arange(num_arrows), len(known_BS))
+    num_arrows, dreamed_MEFHWC = len(EFFECTIVE_ACTIONS), np.empty_like(branches.held_MEFHWC)
+    for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="steer"):
+        held = stood.fork(num_arrows)
+        arrows_B = np.tile(np.arange(num_arrows), len(dreamed_MEFHWC[rows]))
         for frame in range(dreamed_MEFHWC.shape[2]):
             pressed_B = held.steer(arrows_B) if actions_MEF is None else actions_MEF[rows, :, frame].reshape(-1)
             frames_BEHWC = dreamed_MEFHWC[rows, :, frame]

@@ -13,7 +13,7 @@ next is expected to be, and its logits begin as that token's (`genie.models.moti
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
+from genie.models.memory import Memory
 from genie.models.motion_compensation import PIXELS, REMEMBERED, Foreseen, Motion, MotionCompensation, measure
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
@@ -30,52 +31,6 @@ from genie.params import DynamicsParams
 
 UNMASKED = -100  # a target that is not asked for
 FORESEEN_GAIN = 4.0  # of the foreseen token in what is told, before training
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the dynamics knows of the past; made by `Dynamics.remember`.
-
-    The rule by which the window slides: a frame's keys and values are computed once, when it is read, from the C
-    frames before it; it leaves when C others have been read after it. Frames are read in the same pass as the first
-    MaskGIT step of the frame that follows them, so that a frame at play costs one pass a MaskGIT step.
-
-    Attributes:
-        keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
-        before_BN: tokens of the last frame that was read; mask tokens at the beginning.
-        moved_BRd: with motion compensation, the last R displacements up to that frame, in pixels; 0 before the first.
-        unread_BTN: tokens of the frames since.
-        led_to_BT: the action that led to each of those.
-        num_read: how many frames were read in all, which is the time of the first unread one.
-    """
-
-    keys_values: list[KeyValue]
-    before_BN: torch.Tensor
-    moved_BRd: torch.Tensor
-    unread_BTN: torch.Tensor
-    led_to_BT: torch.Tensor
-    num_read: int
-
-    @property
-    def last_BN(self) -> torch.Tensor:
-        """Tokens of the last frame."""
-        return torch.cat([self.before_BN.unsqueeze(1), self.unread_BTN], dim=1)[:, -1]
-
-    def then(self, tokens_BN: torch.Tensor, action_B: torch.Tensor) -> "Memory":
-        """This memory and one more frame, to which an action led."""
-        unread_BTN = torch.cat([self.unread_BTN, tokens_BN.unsqueeze(1)], dim=1)
-        led_to_BT = torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1)
-        return replace(self, unread_BTN=unread_BTN, led_to_BT=led_to_BT)
-
-    def repeated(self, times: int) -> "Memory":
-        """That of each world so many times in a row, as of so many worlds."""
-
-        def many(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.repeat_interleave(times, dim=0)
-
-        keys_values = [(many(k), many(v)) for k, v in self.keys_values]
-        tensors = self.before_BN, self.moved_BRd, self.unread_BTN, self.led_to_BT
-        return Memory(keys_values, *map(many, tensors), self.num_read)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import math
 
 import torch
 
-from genie.models.dynamics import Dynamics, Memory
+from genie.models.dynamics import Dynamics
+from genie.models.memory import Memory
 
 
 def num_masked_after(num_tokens: int, num_steps: int) -> list[int]:

@@ -6,13 +6,15 @@ from genie.models.registration import Box
 from genie.training.sprite import MARGIN, SpriteError, find_sprite, measure_staying
 
 SPRITE = Box(20, 36, 9, 7)
+COMPASS = Box(0, 50, 12, 14)  # drawn over the picture, as in Jumper
 NUM_FRAMES = 64
 
 
 class Scene:
-    """A texture that scrolls, and a sprite that stays where it is: what `measure_staying` reads of a store."""
+    """A texture that scrolls, and what stays where it is: what `measure_staying` reads of a store. With `objects`, the
+    texture stands still and parts of it pass before it."""
 
-    def __init__(self, *, speed: int, sprite: Box | None):
+    def __init__(self, *, speed: int, staying: tuple[Box, ...], objects: bool = False):
         rng = np.random.default_rng(0)
         coarse = rng.integers(256, size=(24, 24, 3))
         texture = torch.from_numpy(coarse).float().movedim(-1, 0)[None]
@@ -20,17 +22,21 @@ class Scene:
         texture = texture.clamp(0, 255).to(torch.uint8).numpy()
         self.num_frames, self.episode_starts = NUM_FRAMES, np.array([0])
         places = 48 + np.clip(np.cumsum(rng.integers(-speed, speed + 1, size=(NUM_FRAMES, 2)), 0), -48, 48)
-        self._frames = np.stack([texture[y : y + 64, x : x + 64] for y, x in places])
-        if sprite:
-            colours = rng.integers(256, size=(sprite.height, sprite.width, 3))
-            self._frames[:, sprite.top : sprite.top + sprite.height, sprite.left : sprite.left + sprite.width] = colours
+        scrolled = np.stack([texture[y : y + 64, x : x + 64] for y, x in places])
+        self._frames = scrolled
+        if objects:
+            self._frames = np.repeat(texture[None, 48:112, 48:112], NUM_FRAMES, 0)
+            self._frames[:, 14:52, 8:56] = scrolled[:, 14:52, 8:56]
+        for top, left, height, width in staying:
+            self._frames[:, top : top + height, left : left + width] = rng.integers(256, size=(height, width, 3))
 
     def read(self, start, stop):
         return self._frames[start:stop]
 
 
-def test_a_sprite_that_stays_is_found_within_the_margin():
-    found = find_sprite(measure_staying(Scene(speed=6, sprite=SPRITE)))
+@pytest.mark.parametrize("staying", [(SPRITE,), (SPRITE, COMPASS)], ids=["alone", "compass"])
+def test_a_sprite_that_stays_is_found_within_the_margin(staying):
+    found = find_sprite(measure_staying(Scene(speed=6, staying=staying)))
     for (first, size), (found_first, found_size) in zip(
         ((SPRITE.top, SPRITE.height), (SPRITE.left, SPRITE.width)),
         ((found.top, found.height), (found.left, found.width)),
@@ -53,10 +59,12 @@ def test_coinrun_s_sprite_is_found(coinrun):
 @pytest.mark.parametrize(
     ("scene", "message"),
     [
-        (Scene(speed=0, sprite=SPRITE), r"the camera stands still: .* 0\.0% of the transitions"),
-        (Scene(speed=6, sprite=None), "nothing stays where it is while the camera moves"),
+        (Scene(speed=0, staying=(SPRITE,)), r"the camera stands still: .* 0\.0% of the transitions"),
+        (Scene(speed=6, staying=(), objects=True), "the camera stands still: things move"),
+        (Scene(speed=6, staying=()), "nothing stays where it is while the camera moves"),
+        (Scene(speed=6, staying=(COMPASS,)), "nothing stays where it is while the camera moves"),
     ],
-    ids=["still", "no_sprite"],
+    ids=["still", "objects", "no_sprite", "compass"],
 )
 def test_where_no_camera_follows_a_sprite_the_other_kind_is_named(scene, message):
     with pytest.raises(SpriteError, match=rf"{message}.*set lam\.kind to pixels$") as fault:
