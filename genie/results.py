@@ -123,7 +123,8 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
             continue
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
-        if row.file == "evaluate" and name in told and "action_nmi" not in name:  # which is of the LAM, in both
+        of_lam = name.startswith(("action_nmi", "action_bits"))  # which nobody told anything
+        if row.file == "evaluate" and name in told and not of_lam:
             found[row.key.format("_true_actions", **dreamed)] = told[name]
         shown = {key: f"{value:,.{row.digits}f}" for key, value in found.items()}
         value = shown.pop(name)  # a metric without `{}` has no baseline: it would be its own
