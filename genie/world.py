@@ -187,8 +187,8 @@ class WorldModel(
         """
         memory = self._read(frames_BTHWC, prompt_actions_BS)
         for action_B in actions_BS.unbind(1):
-            tokens_BN, memory = self._dream(memory, action_B, generator)
-            yield self.tokenizer.decode(tokens_BN)
+            memory = self._dream(memory, action_B, generator)
+            yield self._decoded(memory)
 
     @torch.inference_mode()
     def reset(self, frames: np.ndarray, *, actions: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
@@ -226,7 +226,7 @@ class WorldModel(
         unknown_B = np.full(len(frames_BTHWC), self.num_actions)
         is_known = actions_BS is not None and actions_BS.shape[1] > 0
         self._before_B = actions_BS[:, -1].cpu().numpy() if is_known else unknown_B
-        return self._shown(self._memory.last_BN)
+        return self._shown()
 
     @torch.inference_mode()
     def step(self, action: int | np.ndarray) -> np.ndarray:
@@ -244,9 +244,9 @@ class WorldModel(
         memory = self._played()
         shape = (len(memory.before_BN),) if self._batched else ()
         action_B = self._latent_actions(action, shape).reshape(-1)
-        tokens_BN, self._memory = self._dream(memory, action_B, self._generator)
+        self._memory = self._dream(memory, action_B, self._generator)
         self._before_B = action_B.cpu().numpy()
-        return self._shown(tokens_BN)
+        return self._shown()
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
         """The latent action to press now for an effective true one, which depends on what was pressed before.
@@ -306,13 +306,14 @@ class WorldModel(
             led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
-    def _dream(
-        self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, Memory]:
-        """Tokens `(B, N)` of the next frame, and the memory that holds it too."""
-        return sample_frame(
-            self.dynamics, memory, action_B, self.sampling.maskgit_steps, self.sampling.temperature, generator
-        )
+    def _dream(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> Memory:
+        """The memory that holds the next frame too."""
+        steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
+        return sample_frame(self.dynamics, memory, action_B, steps, temperature, generator)
+
+    def _decoded(self, memory: Memory) -> torch.Tensor:
+        """The last frame in memory, uint8 `(B, H, W, 3)`; motion compensation has decoded it already."""
+        return memory.motion.frame_BHWC if memory.motion else self.tokenizer.decode(memory.last_BN)
 
     def _played(self) -> Memory:
         if self._memory is None:
@@ -323,8 +324,8 @@ class WorldModel(
         actions = _whole_numbers(actions, shape, self.num_actions, "latent actions")
         return torch.tensor(actions, dtype=torch.int64, device=self.device)
 
-    def _shown(self, tokens_BN: torch.Tensor) -> np.ndarray:
-        frames_BHWC = self.tokenizer.decode(tokens_BN).cpu().numpy()
+    def _shown(self) -> np.ndarray:
+        frames_BHWC = self._decoded(self._memory).cpu().numpy()
         return frames_BHWC if self._batched else frames_BHWC[0]
 
 

@@ -78,13 +78,12 @@ def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_wor
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
     assert {name.partition(".")[0] for name in state} == {"tokenizer", "dynamics"}
     prompt = tiny_world.prompts[0]
-    memory = tiny_world._read(torch.from_numpy(prompt.frames_THWC[None]), None)
+    read = tiny_world._read(torch.from_numpy(prompt.frames_THWC[None]), None)
+    memory = tiny_world.dynamics.expect(read, torch.tensor([0]))
     masked_BN = torch.full_like(memory.last_BN, tiny_world.dynamics.mask_token)
 
     def error(dtype):
-        logits = [
-            world.dynamics.predict(masked_BN, torch.tensor([0]), memory)[0] for world in (tiny_world, near(dtype))
-        ]
+        logits = [world.dynamics.predict(masked_BN, memory)[0] for world in (tiny_world, near(dtype))]
         return (logits[0] - logits[1]).abs().max()
 
     def near(dtype):

@@ -25,14 +25,15 @@ SAMPLINGS = [
 
 
 class Tokens(NamedTuple):
-    """What the uncached dynamics remembers."""
+    """What the uncached dynamics remembers: frames, and the action that led to each, and that leads to the next."""
 
     tokens_BTN: torch.Tensor
     led_to_BT: torch.Tensor
+    motion: None = None
 
-    def then(self, tokens_BN, action_B):
-        tokens_BTN = torch.cat([self.tokens_BTN, tokens_BN.unsqueeze(1)], dim=1)
-        return Tokens(tokens_BTN, torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1))
+    @property
+    def last_BN(self):
+        return self.tokens_BTN[:, -1]
 
 
 class Uncached:
@@ -47,9 +48,15 @@ class Uncached:
     def remember(self, tokens_BTN, led_to_BT):
         return Tokens(tokens_BTN, led_to_BT)
 
-    def predict(self, tokens_BN, action_B, memory):
+    def expect(self, memory, action_B):
+        return memory._replace(led_to_BT=torch.cat([memory.led_to_BT, action_B.unsqueeze(1)], dim=1))
+
+    def append(self, tokens_BN, memory):
+        return memory._replace(tokens_BTN=torch.cat([memory.tokens_BTN, tokens_BN.unsqueeze(1)], dim=1))
+
+    def predict(self, tokens_BN, memory):
         assert (memory.led_to_BT[:, 0] == self.no_action).all()
-        with_it = memory.then(tokens_BN, action_B)
+        with_it = self.append(tokens_BN, memory)
         mask_BSN = with_it.tokens_BTN[:, 1:] == self.mask_token
         return self.dynamics._logits(mask_BSN, with_it.tokens_BTN, with_it.led_to_BT[:, 1:])[0][:, -1], memory
 

@@ -31,17 +31,19 @@ class Uncached(nn.Module):
     def __init__(self, dynamics: Dynamics):
         super().__init__()
         self._dynamics = dynamics
-        self.config, self.remember, self.see_through = dynamics.config, dynamics.remember, dynamics.see_through
+        self.config, self.see_through = dynamics.config, dynamics.see_through
+        self.remember, self.expect, self.append = dynamics.remember, dynamics.expect, dynamics.append
         self.num_tokens, self.mask_token, self.no_action = dynamics.num_tokens, dynamics.mask_token, dynamics.no_action
         # A frame depends on C others a layer; the first of those is read beside the one before it, and what is foreseen
         # of it depends on the displacements that led there.
         self.past_frames = dynamics.config.num_layers * dynamics.config.context_frames + 1 + REMEMBERED
 
-    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
-        """As `Dynamics.predict`, but the memory stays unread."""
-        unread_BTN, led_to_BT = (tensor[:, -self.past_frames :] for tensor in (memory.unread_BTN, memory.led_to_BT))
-        memory = replace(memory, unread_BTN=unread_BTN, led_to_BT=led_to_BT)
-        return self._dynamics.predict(tokens_BN, action_B, memory)[0], memory
+    def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
+        """As `Dynamics.predict`, but the memory stays unread, and forgets what no longer counts."""
+        unread_BTN, led_to_BT = memory.unread_BTN[:, -self.past_frames :], memory.led_to_BT[:, -self.past_frames - 1 :]
+        anew = self._dynamics.remember(unread_BTN, led_to_BT[:, :-1])
+        memory = self._dynamics.expect(anew, led_to_BT[:, -1])
+        return self._dynamics.predict(tokens_BN, memory)[0], memory
 
 
 def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | None = None) -> WorldModel:

@@ -18,8 +18,8 @@ from genie.data.motion import is_moving
 from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
 
 CONTROLS = "controls.json"
-TELLING = 2  # how much more it counts that a latent action tells an arrow from others than that it is likely
-BACK_OFF = 2.0  # counts that are added to those after one latent action, in the proportions found after any
+TELLING = 4  # how much more it counts that a latent action tells an arrow from others than that it is likely
+BACK_OFF = 50.0  # counts that are added to those after one latent action, in the proportions found after any
 
 
 class ControlsError(ValueError):

@@ -13,7 +13,7 @@ next is expected to be, and its logits begin as that token's (`genie.models.moti
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
-from genie.models.memory import Memory
+from genie.models.memory import LastMotion, Memory
 from genie.models.motion_compensation import PIXELS, REMEMBERED, Foreseen, Motion, MotionCompensation, measure
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
@@ -145,6 +145,7 @@ class Dynamics(nn.Module):
         drawn_KD = looks_KP.to(weight_KD) @ projection_PD
         weight_KD.mul_(0.3).add_(drawn_KD / drawn_KD.std() * weight_KD.shape[1] ** -0.5)
 
+    @torch.no_grad()
     def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor) -> Memory:
         """A memory of clean frames; they are read when the next is predicted.
 
@@ -152,68 +153,82 @@ class Dynamics(nn.Module):
             tokens_BTN: the frames, T >= 1.
             led_to_BT: the action that led to each of them; `no_action` where none is known.
         """
-        nothing_BN = torch.full_like(tokens_BTN[:, 0], self.mask_token)
-        moved_BRd = torch.zeros(len(tokens_BTN), REMEMBERED, 2, device=tokens_BTN.device)
-        return Memory([], nothing_BN, moved_BRd, tokens_BTN, led_to_BT, 0)
+        memory = Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT)
+        if not self.compensation:
+            return memory
+        frames_BTHWC = self.compensation.decode(tokens_BTN)
+        moved_Bd = F.pad(measure(frames_BTHWC), (0, 0, REMEMBERED, 0))
+        # Also of the frame after the last, so that one frame alone is no case of its own.
+        led_from_BT = F.pad(led_to_BT[:, 1:], (0, 1), value=self.no_action)
+        foreseen = self.compensation(frames_BTHWC, moved_Bd, led_from_BT).after_nothing(self.mask_token)
+        motion = LastMotion(frames_BTHWC[:, -1], moved_Bd[:, -REMEMBERED:])
+        return replace(memory, foreseen=foreseen.frames(slice(-1)), motion=motion)
 
     @torch.no_grad()
-    def predict(self, tokens_BN: torch.Tensor, action_B: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
-        """What the frame after those in memory may be, some of whose tokens may be `mask_token`.
+    def expect(self, memory: Memory, action_B: torch.Tensor) -> Memory:
+        """The memory that awaits the next frame, to which an action leads."""
+        assert not memory.is_awaiting, "one frame at a time"
+        foreseen = None
+        if self.compensation:
+            frame_BHWC, moved_BRd = memory.motion
+            of_next = self.compensation(frame_BHWC.unsqueeze(1), moved_BRd, action_B.unsqueeze(1))
+            foreseen = memory.foreseen.then(of_next)
+        return replace(memory, led_to_BT=torch.cat([memory.led_to_BT, action_B.unsqueeze(1)], 1), foreseen=foreseen)
+
+    @torch.no_grad()
+    def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
+        """What the awaited frame may be, some of whose tokens may be `mask_token`.
 
         Returns:
             Its logits `(B, N, K)`, and the memory of the same frames, all of them read.
         """
-        with_it = memory.then(tokens_BN, action_B)
-        num_frames, num_unread = with_it.unread_BTN.shape[1], memory.unread_BTN.shape[1]
+        assert memory.is_awaiting, "call expect first: what is next depends on the action"
+        num_unread = memory.unread_BTN.shape[1]
         num_past = memory.keys_values[0][0].shape[-2] if memory.keys_values else 0
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
-        mask_TT = causal_mask(num_past + num_frames, keep, device)[num_past:]
-        before_BTN = torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1)
-        foreseen, moved_BRd = self._foresee(before_BTN, memory, with_it.led_to_BT)
+        mask_TT = causal_mask(num_past + num_unread + 1, keep, device)[num_past:]
         x_BTPD, seen = self._transform(
-            with_it.unread_BTN,
-            before_BTN,
-            foreseen,
-            with_it.led_to_BT,
-            torch.arange(memory.num_read, memory.num_read + num_frames, device=device),
+            torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], dim=1),
+            torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
+            memory.foreseen,
+            memory.led_to_BT,
+            torch.arange(memory.num_read, memory.num_read + num_unread + 1, device=device),
             mask_TT,
             memory.keys_values or None,
         )
         if num_unread:
             clean = [(k[..., :-1, :], v[..., :-1, :]) for k, v in seen]  # the masked frame's come last
-            memory = Memory(
-                [(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
-                memory.last_BN,
-                moved_BRd,
-                memory.unread_BTN[:, :0],
-                memory.led_to_BT[:, :0],
-                memory.num_read + num_unread,
+            memory = replace(
+                memory,
+                keys_values=[(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
+                before_BN=memory.last_BN,
+                unread_BTN=memory.unread_BTN[:, :0],
+                led_to_BT=memory.led_to_BT[:, -1:],
+                num_read=memory.num_read + num_unread,
+                foreseen=memory.foreseen and memory.foreseen.frames(slice(-1, None)),
             )
-        last = foreseen and Foreseen(*(part[:, -1:] for part in foreseen))
-        return self._token_logits(x_BTPD[:, -1:], last)[:, 0].float(), memory
+        of_it = memory.foreseen and memory.foreseen.frames(slice(-1, None))
+        return self._token_logits(x_BTPD[:, -1:], of_it)[:, 0].float(), memory
+
+    @torch.no_grad()
+    def append(self, tokens_BN: torch.Tensor, memory: Memory) -> Memory:
+        """The memory that holds the awaited frame too, now that it is known."""
+        assert memory.is_awaiting, "call expect first: an action leads to each frame"
+        motion = None
+        if self.compensation:
+            frame_BHWC = self.compensation.decode(tokens_BN.unsqueeze(1))[:, 0]
+            moved_B1d = measure(torch.stack([memory.motion.frame_BHWC, frame_BHWC], dim=1))
+            motion = LastMotion(frame_BHWC, torch.cat([memory.motion.moved_BRd[:, 1:], moved_B1d], dim=1))
+        return replace(memory, unread_BTN=torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], 1), motion=motion)
 
     def read(self, memory: Memory) -> Memory:
         """The same memory with all its frames read, so that many predictions from it need not each read them."""
         hidden_BN = torch.full_like(memory.before_BN, self.mask_token)
         nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
-        return self.predict(hidden_BN, nothing_B, memory)[1]
-
-    def _foresee(
-        self, before_BTN: torch.Tensor, memory: Memory, led_to_BT: torch.Tensor
-    ) -> tuple[Foreseen | None, torch.Tensor]:
-        """What is foreseen of the unread frames and the one after them, from the frame before each, and the last
-        displacements before the last of them; without motion compensation nothing, and those in memory."""
-        if not self.compensation:
-            return None, memory.moved_BRd
-        if memory.num_read > 0:
-            frames_BTHWC = self.compensation.decode(before_BTN)
-            moved_Bd = torch.cat([memory.moved_BRd, measure(frames_BTHWC)], dim=1)
-            return self.compensation(frames_BTHWC, moved_Bd, led_to_BT), moved_Bd[:, -REMEMBERED:]
-        frames_BTHWC = self.compensation.decode(before_BTN[:, 1:])
-        moved_Bd = torch.cat([memory.moved_BRd, measure(frames_BTHWC)], dim=1)
-        foreseen = self.compensation(frames_BTHWC, moved_Bd, led_to_BT[:, 1:])
-        return foreseen.after_nothing(self.mask_token), moved_Bd[:, -REMEMBERED:]
+        _, read = self.predict(hidden_BN, self.expect(memory, nothing_B))
+        foreseen = read.foreseen and read.foreseen.frames(slice(0))
+        return replace(read, led_to_BT=read.led_to_BT[:, :0], foreseen=foreseen)
 
     def _logits(
         self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
@@ -234,7 +249,7 @@ class Dynamics(nn.Module):
             foreseen = self.compensation(frames_BTHWC[:, :-1], past_Bd, actions_BS)
             motion = Motion(foreseen.displacement_BTd, moved_BSd)
             of_all = foreseen.after_nothing(self.mask_token)
-            side_by_side = Foreseen(*(torch.cat([part[:, :-1], part[:, 1:]], dim=1) for part in of_all))
+            side_by_side = of_all.frames(slice(-1)).then(of_all.frames(slice(1, None)))
         times_S = torch.arange(num_steps, device=actions_BS.device)
         x_BTPD, _ = self._transform(
             torch.cat([clean_BSN, masked_BSN], dim=1),

@@ -24,8 +24,8 @@ def sample_frame(
     num_steps: int,
     temperature: float,
     generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, Memory]:
-    """Draws the tokens of the frame after those in memory, from all masked to none.
+) -> Memory:
+    """Draws the frame after those in memory, its tokens from all masked to none.
 
     Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
     rows share the order, so that at temperature 0 rows differ by their past and their action alone.
@@ -39,17 +39,18 @@ def sample_frame(
         generator: source of randomness.
 
     Returns:
-        Tokens `(B, N)` int64 in [0, K), and the memory that holds this frame too.
+        The memory that holds this frame too; `last_BN` are its tokens, int64 in [0, K).
     """
     device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
     tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
     rank_N = torch.randperm(dynamics.num_tokens, generator=generator, device=device)
+    memory = dynamics.expect(memory, action_B)
     for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
-        logits_BNK, memory = dynamics.predict(tokens_BN, action_B, memory)
+        logits_BNK, memory = dynamics.predict(tokens_BN, memory)
         drawn_BN = _draw(logits_BNK, temperature, generator)
         reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_N >= num_masked)
         tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
-    return tokens_BN, memory.then(tokens_BN, action_B)
+    return dynamics.append(tokens_BN, memory)
 
 
 def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:

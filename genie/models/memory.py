@@ -1,14 +1,28 @@
 """What the dynamics knows of the past while a world is played: the key-value cache, and what is not read into it yet.
 
-Axes: `B` worlds, `T` frames, `N` tokens a frame, `C` context frames, `R` displacements remembered, `d` the two numbers
-of each.
+Axes: `B` worlds, `T` frames, `N` tokens a frame, `C` context frames, `H W` pixels of three colours, `R` displacements
+remembered, `d` the two numbers of each.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
+from genie.models.motion_compensation import Foreseen
 from genie.models.st_transformer import KeyValue
+
+
+class LastMotion(NamedTuple):
+    """What the next motion is expected from.
+
+    Attributes:
+        frame_BHWC: uint8, the last frame as the tokenizer decodes it.
+        moved_BRd: the last R displacements up to it, in pixels; 0 before the first.
+    """
+
+    frame_BHWC: torch.Tensor
+    moved_BRd: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -22,29 +36,30 @@ class Memory:
     Attributes:
         keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
         before_BN: tokens of the last frame that was read; mask tokens at the beginning.
-        moved_BRd: with motion compensation, the last R displacements up to that frame, in pixels; 0 before the first.
         unread_BTN: tokens of the frames since.
-        led_to_BT: the action that led to each of those.
+        led_to_BT: the action that led to each of those, and to the next frame if that is awaited.
         num_read: how many frames were read in all, which is the time of the first unread one.
+        foreseen: with motion compensation, what the frame before each of them told of it.
+        motion: with motion compensation, what the next is expected from.
     """
 
     keys_values: list[KeyValue]
     before_BN: torch.Tensor
-    moved_BRd: torch.Tensor
     unread_BTN: torch.Tensor
     led_to_BT: torch.Tensor
-    num_read: int
+    num_read: int = 0
+    foreseen: Foreseen | None = None
+    motion: LastMotion | None = None
 
     @property
     def last_BN(self) -> torch.Tensor:
         """Tokens of the last frame."""
         return torch.cat([self.before_BN.unsqueeze(1), self.unread_BTN], dim=1)[:, -1]
 
-    def then(self, tokens_BN: torch.Tensor, action_B: torch.Tensor) -> "Memory":
-        """This memory and one more frame, to which an action led."""
-        unread_BTN = torch.cat([self.unread_BTN, tokens_BN.unsqueeze(1)], dim=1)
-        led_to_BT = torch.cat([self.led_to_BT, action_B.unsqueeze(1)], dim=1)
-        return replace(self, unread_BTN=unread_BTN, led_to_BT=led_to_BT)
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether the next frame is awaited: the action that leads to it is known."""
+        return self.led_to_BT.shape[1] > self.unread_BTN.shape[1]
 
     def repeated(self, times: int) -> "Memory":
         """That of each world so many times in a row, as of so many worlds."""
@@ -52,6 +67,12 @@ class Memory:
         def many(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.repeat_interleave(times, dim=0)
 
-        keys_values = [(many(k), many(v)) for k, v in self.keys_values]
-        tensors = self.before_BN, self.moved_BRd, self.unread_BTN, self.led_to_BT
-        return Memory(keys_values, *map(many, tensors), self.num_read)
+        return replace(
+            self,
+            keys_values=[(many(k), many(v)) for k, v in self.keys_values],
+            before_BN=many(self.before_BN),
+            unread_BTN=many(self.unread_BTN),
+            led_to_BT=many(self.led_to_BT),
+            foreseen=self.foreseen and Foreseen(*map(many, self.foreseen)),
+            motion=self.motion and LastMotion(*map(many, self.motion)),
+        )

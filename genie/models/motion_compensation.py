@@ -46,6 +46,14 @@ class Foreseen(NamedTuple):
             F.pad(self.displacement_BTd, (0, 0, 1, 0)), F.pad(self.tokens_BTN, (0, 0, 1, 0), value=mask_token)
         )
 
+    def frames(self, chosen: slice) -> "Foreseen":
+        """The same of some of the frames."""
+        return Foreseen(*(part[:, chosen] for part in self))
+
+    def then(self, other: "Foreseen") -> "Foreseen":
+        """The same, and of further frames after them."""
+        return Foreseen(*(torch.cat(parts, dim=1) for parts in zip(self, other, strict=True)))
+
 
 class Motion(NamedTuple):
     """How far the picture moved, in pixels.
@@ -85,22 +93,28 @@ class MotionCompensation(nn.Module):
         self.layers = nn.Sequential(nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 2))
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
-        self._tokenizer: tuple[Tokenizer, ...] = ()
+        self._tokenizers: tuple[Tokenizer, ...] = ()  # in a tuple: a module's own modules are trained and saved with it
 
     def see_through(self, tokenizer: Tokenizer) -> None:
         """Takes a tokenizer, in eval mode, whose tokens the frames are. It is not trained or saved with this."""
-        self._tokenizer = (tokenizer,)  # in a tuple: a module's own modules are trained and saved with it
+        self._tokenizers = (tokenizer,)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That which it sees through."""
+        assert self._tokenizers, "motion compensation needs the tokenizer: call see_through first"
+        return self._tokenizers[0]
 
     def _apply(self, fn, recurse=True):
         # What moves a module moves its own modules alone.
-        for tokenizer in self._tokenizer:
+        for tokenizer in self._tokenizers:
             tokenizer._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def decode(self, tokens_BTN: torch.Tensor) -> torch.Tensor:
         """uint8 frames `(B, T, H, W, 3)` of tokens."""
-        return self._the_tokenizer().decode(tokens_BTN.flatten(0, 1)).unflatten(0, tokens_BTN.shape[:2])
+        return self.tokenizer.decode(tokens_BTN.flatten(0, 1)).unflatten(0, tokens_BTN.shape[:2])
 
     def forward(self, frames_BTHWC: torch.Tensor, moved_Bd: torch.Tensor, action_BT: torch.Tensor) -> Foreseen:
         """What follows each of T frames in a row.
@@ -126,13 +140,9 @@ class MotionCompensation(nn.Module):
         """Tokens `(M, N)` of frames moved by displacements, the mask token where most of what it paints is unknown."""
         displacement_Md = (displacement_Md * FRACTIONS).round() / FRACTIONS
         moved_MHWC, known_MHW = warp(frames_MHWC.float(), displacement_Md)
-        tokens_MN = self._the_tokenizer().encode(moved_MHWC.round().to(torch.uint8))
+        tokens_MN = self.tokenizer.encode(moved_MHWC.round().to(torch.uint8))
         known_MN = F.avg_pool2d(known_MHW.float(), PATCH).flatten(1)
         return torch.where(known_MN > 0.5, tokens_MN, self.mask_token)
-
-    def _the_tokenizer(self) -> Tokenizer:
-        assert self._tokenizer, "motion compensation needs the tokenizer: call see_through first"
-        return self._tokenizer[0]
 
 
 def measure(frames_BTHWC: torch.Tensor) -> torch.Tensor:

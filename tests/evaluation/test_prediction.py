@@ -39,9 +39,9 @@ def slowly(dynamics, tokens, latent_actions):
             continue
         for t in range(start + 1, start + CONTEXT + 1):
             led_to = torch.cat([torch.tensor([dynamics.no_action]), actions[start : t - 1]])
-            memory = dynamics.remember(tokens[None, start:t], led_to[None])
+            memory = dynamics.expect(dynamics.remember(tokens[None, start:t], led_to[None]), actions[t - 1 : t])
             hidden = torch.full((1, PLACES), dynamics.mask_token)
-            logits_NK = dynamics.predict(hidden, actions[t - 1 : t], memory)[0][0]
+            logits_NK = dynamics.predict(hidden, memory)[0][0]
             losses.append(F.cross_entropy(logits_NK, tokens[t]).item())
             hits.append((logits_NK.argmax(-1) == tokens[t]).float().mean().item())
     return {"cross_entropy": np.mean(losses), "token_accuracy": np.mean(hits)}

@@ -49,7 +49,7 @@ def seen_batch(compensated, coinrun):
     """Real frames' tokens."""
     starts = coinrun["val"].episode_starts[:BATCH]
     frames_BTHWC = torch.stack([torch.from_numpy(coinrun["val"].read(s, s + STEPS + 1)) for s in starts])
-    tokens_BTN = compensated.compensation._the_tokenizer().encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (BATCH, -1))
+    tokens_BTN = compensated.compensation.tokenizer.encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (BATCH, -1))
     return {"tokens_BTN": tokens_BTN, "actions_BS": torch.randint(ACTIONS, (BATCH, STEPS))}
 
 
@@ -96,15 +96,16 @@ def assert_cached_logits_are_those_of_training(dynamics, batch, masked_half, fra
     memory = dynamics.remember(tokens_BTN[:, :1], led_to_BT[:, :1])
     for s in range(STEPS):
         frame_BN = tokens_BTN[:, s + 1].masked_fill(masked_half[:, s], dynamics.mask_token)
-        cached, read = dynamics.predict(frame_BN, actions_BS[:, s], memory)
+        memory = dynamics.expect(memory, actions_BS[:, s])
+        cached, read = dynamics.predict(frame_BN, memory)
         cached[~masked_half[:, s]] = 0
         torch.testing.assert_close(cached, parallel[:, s], atol=1e-4, rtol=1e-4)
-        again, same = dynamics.predict(frame_BN, actions_BS[:, s], read)
+        again, same = dynamics.predict(frame_BN, read)
         assert same is read, "there is nothing more to read"
         again[~masked_half[:, s]] = 0
         torch.testing.assert_close(again, parallel[:, s], atol=1e-4, rtol=1e-4)
         kept = read if (s + 1) % frames_at_once == 0 else memory
-        memory = kept.then(tokens_BTN[:, s + 1], actions_BS[:, s])
+        memory = dynamics.append(tokens_BTN[:, s + 1], kept)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
@@ -114,7 +115,7 @@ def test_memory_is_bounded_by_the_context(num_frames, build, batch):
     memory = dynamics.remember(batch["tokens_BTN"][:, :num_frames], led_to_BT[:, :num_frames])
     assert torch.equal(memory.last_BN, batch["tokens_BTN"][:, num_frames - 1])
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    _, memory = dynamics.predict(hidden_BN, batch["actions_BS"][:, 0], memory)
+    _, memory = dynamics.predict(hidden_BN, dynamics.expect(memory, batch["actions_BS"][:, 0]))
     assert torch.equal(memory.last_BN, batch["tokens_BTN"][:, num_frames - 1])
     assert memory.num_read == num_frames
     assert memory.unread_BTN.shape == (BATCH, 0, PLACES)
@@ -215,7 +216,8 @@ def test_the_action_matters(injection, build, batch):
     assert (gradient.abs().amax(1) > 0).all(), "every action's vector, and that of none, is learned"
     memory = dynamics.remember(batch["tokens_BTN"][:, :1], led_to(dynamics, batch["actions_BS"])[:, :1])
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    told = [dynamics.predict(hidden_BN, torch.full((BATCH,), action), memory)[0] for action in range(ACTIONS)]
+    awaiting = [dynamics.expect(memory, torch.full((BATCH,), action)) for action in range(ACTIONS)]
+    told = [dynamics.predict(hidden_BN, memory)[0] for memory in awaiting]
     assert min((told[0] - told[1]).abs().max(), (told[0] - told[2]).abs().max()) > 1e-3
 
 
@@ -229,8 +231,8 @@ def test_eval_mode_measures_wholly_masked_frames(build, batch):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
     for s in range(STEPS):
         target_BN, action_B = batch["tokens_BTN"][:, s + 1], batch["actions_BS"][:, s]
-        logits_BNK, memory = dynamics.predict(hidden_BN, action_B, memory)
-        memory = memory.then(target_BN, action_B)
+        logits_BNK, memory = dynamics.predict(hidden_BN, dynamics.expect(memory, action_B))
+        memory = dynamics.append(target_BN, memory)
         losses.append(F.cross_entropy(logits_BNK.transpose(1, 2), target_BN))
         hits.append((logits_BNK.argmax(-1) == target_BN).float().mean())
     torch.testing.assert_close(loss, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)

@@ -27,16 +27,17 @@ def memory(dynamics):
 
 def sample(dynamics, memory, num_steps=4, temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator)[0]
+    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator).last_BN
 
 
 class Dice:
     """Stands in for a dynamics whose every token has the same known distribution."""
 
-    mask_token, num_tokens = 3, 2000
+    mask_token, num_tokens, compensation = 3, 2000, None
     logits_K = torch.tensor([0.0, 1.0, 2.0])
+    remember, expect, append = Dynamics.remember, Dynamics.expect, Dynamics.append
 
-    def predict(self, tokens_BN, action_B, memory):
+    def predict(self, tokens_BN, memory):
         return self.logits_K.expand(*tokens_BN.shape, 3), memory
 
 
@@ -70,14 +71,14 @@ def test_a_seed_decides_the_frame(dynamics, memory):
 
 def test_one_step_without_temperature_is_the_argmax(dynamics, memory):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
-    most_likely_BN = dynamics.predict(hidden_BN, ACTION_B, memory)[0].argmax(-1)
+    most_likely_BN = dynamics.predict(hidden_BN, dynamics.expect(memory, ACTION_B))[0].argmax(-1)
     assert torch.equal(sample(dynamics, memory, num_steps=1, temperature=0), most_likely_BN)
 
 
 def test_rows_differ_by_their_past_and_action_alone(dynamics):
     tokens_BTN = torch.arange(PLACES).expand(BATCH, 1, PLACES) % CODES
     memory = dynamics.remember(tokens_BTN, torch.full((BATCH, 1), dynamics.no_action))
-    same_BN, _ = sample_frame(dynamics, memory, torch.tensor([2, 2, 0]), num_steps=4, temperature=0)
+    same_BN = sample_frame(dynamics, memory, torch.tensor([2, 2, 0]), num_steps=4, temperature=0).last_BN
     assert torch.equal(same_BN[0], same_BN[1])
     assert not torch.equal(same_BN[0], same_BN[2])
 
@@ -102,8 +103,8 @@ def test_what_is_revealed_stays(dynamics, memory, monkeypatch):
 def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     generator = torch.Generator().manual_seed(0)
     dice = Dice()
-    memory = Dynamics.remember(dice, torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN, _ = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator)
+    memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator).last_BN
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
 
@@ -111,6 +112,6 @@ def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
 def test_an_impossible_token_is_never_drawn():
     dice = Dice()
     dice.logits_K = torch.tensor([-torch.inf, 0.0, -torch.inf])
-    memory = Dynamics.remember(dice, torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN, _ = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, torch.Generator())
+    memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, torch.Generator()).last_BN
     assert torch.equal(tokens_BN, torch.ones_like(tokens_BN))
