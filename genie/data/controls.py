@@ -19,7 +19,7 @@ from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
 
 CONTROLS = "controls.json"
 TELLING = 4  # how much more it counts that a latent action tells an arrow from others than that it is likely
-BACK_OFF = 50.0  # counts that are added to those after one latent action, in the proportions found after any
+BACK_OFF = 20.0  # counts that are added to those after one latent action, in the proportions found after any
 
 
 class ControlsError(ValueError):
