@@ -29,7 +29,7 @@ tokenizer:
   fsq_levels: [7, 5]
   lr: 3.0e-5  # a reason of the scale's own
 sampling:
-  temperature: 1.0
+  temperature: 0.5
 """
 
 
@@ -110,7 +110,7 @@ def test_writing_a_scale_changes_its_values_and_nothing_else(project):
         "train: 900",
         "[7, 5]",
         "lr: 3.0e-5",
-        "temperature: 1.0",
+        "temperature: 0.5",
     ]
     assert len(changed) == len(written)
     assert all(value in line for value, line in zip(written, changed, strict=True))
