@@ -33,7 +33,7 @@ def check_memory(model: Model, params: Params) -> None:
     if device.type == "cuda" and params.runtime.strategy == "fsdp":
         needed -= state - state // params.runtime.processes
     if device.type != "cuda":
-        needed += costs.score_bytes + PROCESS_BYTES + (0 if model == "dynamics" else _held_bytes(params))
+        needed += costs.score_bytes + PROCESS_BYTES + (0 if model in ("motion", "dynamics") else _held_bytes(params))
         batch += costs.score_bytes
     free = free_bytes(device)
     if needed > free:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import build_dynamics
+from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
 from genie.models.registration import Box
@@ -27,7 +28,7 @@ from genie.models.tokenizer import PATCH, build_tokenizer
 from genie.params import Params, TrainingParams
 from genie.training.loop import make_optimizers
 
-Model = Literal["tokenizer", "probe", "lam", "dynamics"]
+Model = Literal["tokenizer", "probe", "lam", "motion", "dynamics"]
 A_SPRITE = Box(27, 28, 10, 8)  # where CoinRun's is: of what size a step is, not where it looks, depends on it
 TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 
@@ -101,8 +102,10 @@ def build(name: Model, params: Params) -> nn.Module:
         return build_pixel_lam(params.lam.of_kind())
     if name == "probe":
         return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
-    tokenizer = build_tokenizer(params.tokenizer)
     num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
+    if name == "motion":
+        return build_motion_predictor(params.motion, num_actions=num_actions, frame_size=FRAME_SHAPE[:2])
+    tokenizer = build_tokenizer(params.tokenizer)
     dynamics = build_dynamics(
         params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions
     )
@@ -118,10 +121,11 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
     if name == "dynamics":
         tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
         return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
-    if name == "lam" and params.lam.kind == "surprise":
+    if name == "motion" or (name == "lam" and params.lam.kind == "surprise"):
         pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
         observed = build(name, params).observe(pair_1THWC)
-        return {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
+        observed = {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
+        return observed | ({"actions_M": actions_BS.new_zeros(batch_size)} if name == "motion" else {})
     frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
     return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
 
@@ -149,7 +153,7 @@ def count_step(
         model_flops=of_model.get_total_flops(),
         optimizer_flops=of_optimizers.get_total_flops(),
         weight_bytes=_bytes(parameters) + memory.weight_copies,
-        gradient_bytes=_bytes(parameter.grad for parameter in parameters),
+        gradient_bytes=_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
         optimizer_bytes=sum(_bytes(values) for values in kept),
         activation_bytes=memory.activations,
         score_bytes=memory.scores,

@@ -180,6 +180,10 @@ class LamParams(SharedLamParams):
         return PixelLamParams(**shared, **self.pixels.model_dump())
 
 
+class MotionParams(TrainingParams):
+    """The motion predictor."""
+
+
 class DynamicsParams(TrainingParams):
     """The block-causal MaskGIT."""
 
@@ -242,6 +246,7 @@ class Params(Strict):
     tokenizer: TokenizerParams
     probe: ProbeParams
     lam: LamParams
+    motion: MotionParams
     dynamics: DynamicsParams
     sampling: SamplingParams
     evaluate: EvaluateParams

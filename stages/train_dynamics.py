@@ -4,6 +4,7 @@ from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens
 from genie.data.windows import TokenWindows
 from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
 from genie.models.dynamics import build_dynamics
+from genie.models.motion_predictor import MotionPredictor
 from genie.models.tokenizer import Tokenizer
 from genie.params import Params
 from genie.runtime import make_accelerator
@@ -19,10 +20,11 @@ def main(params: Params, tracker: Tracker) -> None:
     accelerator = make_accelerator(params.runtime, training=True)
     known = token_attributes("data/tokens/train") | cache_attributes("data/actions/train.h5")
     known["grid"] = tuple(known["grid"])
+    predictor = load_model("data/models/motion", MotionPredictor, accelerator.device)
     caches = {
         split: (
             read_tokens(f"data/tokens/{split}", known["tokenizer_fingerprint"]),
-            read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"]),
+            read_latent_actions(f"data/actions/{split}.h5", predictor.config.lam_fingerprint),
         )
         for split in ("train", "val", "test")
     }
@@ -30,7 +32,9 @@ def main(params: Params, tracker: Tracker) -> None:
     tokenizer = load_model("data/models/tokenizer", Tokenizer, accelerator.device)
     model.draw_embeddings(tokenizer.code_patches())
     model.see_through(tokenizer)
+    model.foresee_by(predictor)
     dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
+    known["motion_fingerprint"] = predictor.fingerprint
     resume = ResumeStore("train_dynamics", settings, accelerator, known)
     curve = train(model, dataset, settings, accelerator, tracker, resume, validate_dynamics(*caches["val"]))
     if not accelerator.is_main_process:

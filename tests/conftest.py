@@ -53,6 +53,7 @@ TINY = {
         },
         "pixels": {"gate_min_gain_db": -100.0, **TINY_WINDOWS},
     },
+    "motion": {**TINY_TRAINING, "batch_size": 32},
     "dynamics": {"context_frames": 2, "window": 8, **TINY_TRANSFORMER},
     "evaluate": {
         "num_clips": 4,

@@ -19,7 +19,7 @@ from genie.scales import load_scale
 from genie.stage import run_stage
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("tokenizer", "probe", "lam", "dynamics")
+MODELS = ("tokenizer", "probe", "lam", "motion", "dynamics")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_it_needs_what_is_counted_and_no_byte_less(tiny_params, monkeypatch, mod
     costs = step_costs(model, tiny_params)
     needed = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes + costs.activation_bytes
     needed += costs.score_bytes + budget.PROCESS_BYTES
-    if model != "dynamics":
+    if model not in ("motion", "dynamics"):
         needed += tiny_params.collect.frames.train * 64 * 64 * 3
     monkeypatch.setattr(budget, "free_bytes", lambda device: needed)
     check_memory(model, tiny_params)
@@ -90,7 +90,7 @@ from genie.budget import check_memory
 from genie.params import load_params
 from genie.runtime import make_accelerator
 params = load_params()
-for model in ("tokenizer", "probe", "lam", "dynamics"):
+for model in ("tokenizer", "probe", "lam", "motion", "dynamics"):
     check_memory(model, params)
 make_accelerator(params.runtime.model_copy(update={"device": "cpu", "threads": 2}))
 small = torch.full((8_000_000,), 1e-20)

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genie.costs import blank_batch, build, count_step, si, step_costs, training_params
-from genie.models.motion_compensation import HIDDEN, REMEMBERED
+from genie.models.motion_predictor import HIDDEN, REMEMBERED
 
-MODELS = ("tokenizer", "probe", "surprise", "pixels", "dynamics")  # the latent action model by its kind
+MODELS = ("tokenizer", "probe", "surprise", "pixels", "motion", "dynamics")  # the latent action model by its kind
 FLOAT = 4  # bytes
 
 
@@ -74,7 +74,8 @@ def test_the_dynamics_told_by_formula(tiny_params):
     frames = 2 * steps  # clean and masked ones
     patch = token_width * size**2
     block = 2 * 4 * width**2 + 8 * width**2 + 2 * width * (places + frames)
-    products = frames * places * (2 * patch * width + settings.num_layers * block)
+    entered = (frames + steps + 1) * places * patch * width  # the frames, and those before them, each once
+    products = entered + frames * places * settings.num_layers * block
     products += steps * places * width * patch + steps * 256 * token_width * num_codes
     assert costs.model_flops == 3 * 2 * settings.batch_size * products
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -86,13 +87,14 @@ def test_motion_compensation_told_by_formula(tiny_params):
     with_it, without = (of_dynamics(tiny_params, motion_compensation=on) for on in (True, False))
     steps, places, width = settings.window - 1, 256 // settings.patch_size**2, settings.width
     patch = width * settings.patch_size
-    learnt = 2 * steps * places * patch * width + steps * HIDDEN * (HIDDEN + 2)
-    of_what_is_given = steps * HIDDEN * (2 * REMEMBERED + 32 * 32) + 2 * steps * 2 * width  # has no gradient
+    learnt = (steps + 1) * places * patch * width
+    of_what_is_given = (steps + 1) * 2 * width  # has no gradient
+    predicted = steps * HIDDEN * (2 * REMEMBERED + 32 * 32 + HIDDEN + 2)  # nor has this, nor its weights
     tokenizer = build("tokenizer", tiny_params).eval()
     with FlopCounterMode(display=False) as of_tokenizer:
         frames_BHWC = tokenizer.decode(torch.zeros(settings.window, 256, dtype=torch.int64))
         tokenizer.encode(frames_BHWC[:steps])
-    products = 3 * 2 * learnt + 2 * 2 * of_what_is_given + of_tokenizer.get_total_flops()
+    products = 3 * 2 * learnt + 2 * 2 * of_what_is_given + 2 * predicted + of_tokenizer.get_total_flops()
     flops = [step_costs("dynamics", params).model_flops for params in (with_it, without)]
     assert flops[0] - flops[1] == settings.batch_size * products
 

@@ -1,7 +1,7 @@
 """The dynamics: a block-causal MaskGIT over tokens (Genie, section 2.1; MaskGIT, arXiv 2202.04200).
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `N` tokens a frame, `P` patches of tokens a frame, `D` width,
-`K` codes, `A` latent actions, `C` context frames.
+`E` width of a patch's embeddings, `K` codes, `A` latent actions, `C` context frames.
 
 Trained as it is played: the past is clean, only the frame being predicted is masked, and its queries read the clean
 past's keys and values. So a window of T frames goes through the blocks as T - 1 clean frames and T - 1 masked ones
@@ -23,7 +23,8 @@ from torch import nn
 
 from genie.models.config import config_from
 from genie.models.memory import LastMotion, Memory
-from genie.models.motion_compensation import PIXELS, REMEMBERED, Foreseen, Motion, MotionCompensation, measure
+from genie.models.motion_compensation import MotionCompensation
+from genie.models.motion_predictor import PIXELS, REMEMBERED, MotionPredictor, measure
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.models.tokenizer import Tokenizer
@@ -100,6 +101,12 @@ class Dynamics(nn.Module):
         if self.compensation:
             self.compensation.see_through(tokenizer)
 
+    def foresee_by(self, predictor: MotionPredictor) -> None:
+        """Takes over the weights of a motion predictor, learnt of the same actions, for motion compensation. They are
+        kept as they are while the rest is trained."""
+        if self.compensation:
+            self.compensation.foresee_by(predictor)
+
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy at masked tokens; in eval mode of wholly masked frames after a context without noise.
 
@@ -107,15 +114,15 @@ class Dynamics(nn.Module):
             batch: `tokens_BTN` int64 in [0, K) and `actions_BS` int64 in [0, A), where action t takes frame t to t + 1.
 
         Returns:
-            The loss, and metrics: `cross_entropy` (nats a masked token), which is the loss but for that of expected
-            motion, and in eval mode `token_accuracy` at masked tokens; with motion compensation `motion_error`, how far
-            the expected displacement is from the measured, in pixels.
+            The loss, and metrics: `cross_entropy` (nats a masked token), which is the loss, and in eval mode
+            `token_accuracy` at masked tokens; with motion compensation `motion_error`, how far the predicted
+            displacement is from the measured, in pixels.
         """
         tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
         # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
         # step would have each matrix product prepared anew, which costs more time, and memory without end.
-        logits_BSNK, motion = self._logits(mask_BSN, tokens_BTN, actions_BS)
+        logits_BSNK, error = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
         if self.training:
@@ -123,9 +130,8 @@ class Dynamics(nn.Module):
         metrics = {"cross_entropy": loss.detach()}
         if not self.training:
             metrics["token_accuracy"] = (logits_BSNK.argmax(-1) == targets_BSN)[mask_BSN].float().mean()
-        if motion:
-            loss = loss + motion.loss()
-            metrics["motion_error"] = motion.error()
+        if error is not None:
+            metrics["motion_error"] = error
         return loss, metrics
 
     @torch.no_grad()
@@ -188,10 +194,15 @@ class Dynamics(nn.Module):
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame is the last, so that no clean one sees it.
         mask_TT = causal_mask(num_past + num_unread + 1, keep, device)[num_past:]
+        frames_BTN = torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN, tokens_BN.unsqueeze(1)], dim=1)
+        patches_BTPE = self._patches(frames_BTN)
+        x_BTPD = self.patch_in(patches_BTPE[:, 1:]) + self.last_patch_in(patches_BTPE[:, :-1])
+        foreseen_BTPE = None
+        if memory.foreseen:
+            foreseen_BTPE = self._patches(memory.foreseen.tokens_BTN)
+            x_BTPD = x_BTPD + self._enter_foreseen(foreseen_BTPE, memory.foreseen.displacement_BTd)
         x_BTPD, seen = self._transform(
-            torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], dim=1),
-            torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN], dim=1),
-            memory.foreseen,
+            x_BTPD,
             memory.led_to_BT,
             torch.arange(memory.num_read, memory.num_read + num_unread + 1, device=device),
             mask_TT,
@@ -208,7 +219,7 @@ class Dynamics(nn.Module):
                 num_read=memory.num_read + num_unread,
                 foreseen=memory.foreseen and memory.foreseen.frames(slice(-1, None)),
             )
-        of_it = memory.foreseen and memory.foreseen.frames(slice(-1, None))
+        of_it = None if foreseen_BTPE is None else foreseen_BTPE[:, -1:]
         return self._token_logits(x_BTPD[:, -1:], of_it)[:, 0].float(), memory
 
     @torch.no_grad()
@@ -232,60 +243,57 @@ class Dynamics(nn.Module):
 
     def _logits(
         self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
-    ) -> tuple[torch.Tensor, Motion | None]:
-        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones; and with motion compensation the
-        motion that led to them."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones; and with motion compensation how
+        far the displacements that led to them are from those predicted, in pixels."""
         num_steps = actions_BS.shape[1]
         clean_BSN = self._add_noise(tokens_BTN[:, :-1])
         masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
         # Frame t was led to by action t - 1; nothing is known of what was before the first.
         unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
         unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
-        foreseen, side_by_side, motion = None, None, None
+        patches_BTPE = self._patches(torch.cat([unknown_B1N, clean_BSN, masked_BSN], dim=1))
+        x_BTPD = self.patch_in(patches_BTPE[:, 1:])
+        x_BTPD = x_BTPD + side_by_side(self.last_patch_in(patches_BTPE[:, : num_steps + 1]))
+        foreseen_BSPE, error = None, None
         if self.compensation:
             frames_BTHWC = self.compensation.decode(torch.cat([clean_BSN, tokens_BTN[:, -1:]], dim=1))
             moved_BSd = measure(frames_BTHWC)
             past_Bd = F.pad(moved_BSd[:, :-1], (0, 0, REMEMBERED, 0))
             foreseen = self.compensation(frames_BTHWC[:, :-1], past_Bd, actions_BS)
-            motion = Motion(foreseen.displacement_BTd, moved_BSd)
+            error = (foreseen.displacement_BTd - moved_BSd).norm(dim=-1).mean()
             of_all = foreseen.after_nothing(self.mask_token)
-            side_by_side = of_all.frames(slice(-1)).then(of_all.frames(slice(1, None)))
+            of_all_BTPE = self._patches(of_all.tokens_BTN)
+            x_BTPD = x_BTPD + side_by_side(self._enter_foreseen(of_all_BTPE, of_all.displacement_BTd))
+            foreseen_BSPE = of_all_BTPE[:, 1:]
         times_S = torch.arange(num_steps, device=actions_BS.device)
         x_BTPD, _ = self._transform(
-            torch.cat([clean_BSN, masked_BSN], dim=1),
-            torch.cat([unknown_B1N, clean_BSN[:, :-1], clean_BSN], dim=1),
-            side_by_side,
+            x_BTPD,
             torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
             torch.cat([times_S, times_S + 1]),
             side_by_side_mask(num_steps, self.config.context_frames, actions_BS.device),
             None,
         )
-        return self._token_logits(x_BTPD[:, num_steps:], foreseen), motion
+        return self._token_logits(x_BTPD[:, num_steps:], foreseen_BSPE), error
 
-    def _token_logits(self, x_BTPD: torch.Tensor, foreseen: Foreseen | None) -> torch.Tensor:
+    def _token_logits(self, x_BTPD: torch.Tensor, foreseen_BTPE: torch.Tensor | None) -> torch.Tensor:
         # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
         x_BTND = self._split(self.patch_out(x_BTPD))
-        if foreseen:
-            x_BTND = x_BTND + self.foreseen_gain * self.token_in(foreseen.tokens_BTN)
+        if foreseen_BTPE is not None:
+            x_BTND = x_BTND + self.foreseen_gain * self._split(foreseen_BTPE)
         return F.linear(self.token_norm(x_BTND), self.token_in.weight[: self.config.num_codes])
 
     def _transform(
         self,
-        tokens_BTN: torch.Tensor,
-        before_BTN: torch.Tensor,
-        foreseen: Foreseen | None,
+        x_BTPD: torch.Tensor,
         led_to_BT: torch.Tensor,
         times_T: torch.Tensor,
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Features `(B, T, P, D)` of frames, from their tokens, those of the frames before them, what is foreseen of
-        them and the actions that led to them; and the keys and values of the past and of them."""
-        x_BTPD = self.patch_in(self._merge(self.token_in(tokens_BTN))) + self.place
-        x_BTPD = x_BTPD + self.last_patch_in(self._merge(self.token_in(before_BTN)))
-        if foreseen:
-            x_BTPD = x_BTPD + self.foreseen_patch_in(self._merge(self.token_in(foreseen.tokens_BTN)))
-            x_BTPD = x_BTPD + self.displacement_in(foreseen.displacement_BTd.detach() / PIXELS).unsqueeze(2)
+        """Features `(B, T, P, D)` of frames, from what is shown of them and the actions that led to them; and the keys
+        and values of the past and of them."""
+        x_BTPD = x_BTPD + self.place
         action_BTD = self.action_in(led_to_BT)
         action_BT1D = action_BTD.unsqueeze(2)
         condition_BTD = None
@@ -297,6 +305,15 @@ class Dynamics(nn.Module):
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
         x_BTPD, seen = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
         return x_BTPD[:, :, -len(self.place) :], seen
+
+    def _patches(self, tokens_BTN: torch.Tensor) -> torch.Tensor:
+        """Embeddings of the tokens of each patch, side by side: `(B, T, P, E)`."""
+        return self._merge(self.token_in(tokens_BTN))
+
+    def _enter_foreseen(self, patches_BTPE: torch.Tensor, displacement_BTd: torch.Tensor) -> torch.Tensor:
+        """What is foreseen of frames, as it enters the transformer: `(B, T, P, D)`."""
+        displacement_BTD = self.displacement_in(displacement_BTd / PIXELS)
+        return self.foreseen_patch_in(patches_BTPE) + displacement_BTD.unsqueeze(2)
 
     def _merge(self, x_BTND: torch.Tensor) -> torch.Tensor:
         (rows, columns), size = self.patch_grid, self.config.patch_size
@@ -326,6 +343,11 @@ class Dynamics(nn.Module):
 def _uniform(like: torch.Tensor) -> torch.Tensor:
     """Drawn from [0, 1), of the shape and on the device of another tensor whose first axis is this rank's batch."""
     return my_share(torch.rand(num_ranks() * len(like), *like.shape[1:], device=like.device))
+
+
+def side_by_side(x_BT: torch.Tensor) -> torch.Tensor:
+    """What is known before each of S + 1 frames, as frames 0 to S - 1, clean, and 1 to S, masked, are told it."""
+    return torch.cat([x_BT[:, :-1], x_BT[:, 1:]], dim=1)
 
 
 def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device | str | None = None) -> torch.Tensor:

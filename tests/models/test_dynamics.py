@@ -5,14 +5,17 @@ import torch
 import torch.nn.functional as F
 
 from genie.models.dynamics import Dynamics, DynamicsConfig, side_by_side_mask
-from genie.models.motion_compensation import REMEMBERED
+from genie.models.motion_predictor import REMEMBERED, MotionPredictor
 from genie.models.tokenizer import Tokenizer, TokenizerConfig
+from genie.params import TrainingParams
+from genie.training.loop import make_optimizers
 
 CODES, ACTIONS, PLACES, STEPS, BATCH = 11, 3, 16, 6, 2
 CONFIG = DynamicsConfig(
     num_codes=CODES, grid=(4, 4), num_actions=ACTIONS, context_frames=2, width=16, num_layers=2, num_heads=2
 )
 INJECTIONS = ("prepend", "adaln", "add")
+TRAINING = TrainingParams(batch_size=2, steps=1, lr=0.01, warmup_steps=0, weight_decay=0.1, grad_clip=1.0, seed=0)
 TOKENIZER = TokenizerConfig(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)
 
 
@@ -146,7 +149,7 @@ def test_who_sees_whom(injection, num_layers, context_frames, build, batch):
 
 @torch.no_grad()
 def test_motion_is_remembered_for_a_while_and_never_foreseen(compensated, seen_batch):
-    """A frame is felt by those that see it, which the expected motion sees of the R transitions since."""
+    """A frame is felt by those that see it, which the predicted motion sees of the R transitions since."""
     tokens_BTN, actions_BS = seen_batch["tokens_BTN"], seen_batch["actions_BS"]
     everywhere = torch.ones_like(tokens_BTN[:, 1:], dtype=torch.bool)
     before = logits_BSNK(compensated, tokens_BTN, actions_BS, everywhere)
@@ -158,18 +161,19 @@ def test_motion_is_remembered_for_a_while_and_never_foreseen(compensated, seen_b
         assert {t} <= changed <= set(range(t, min(STEPS, t + reach)))
 
 
-def test_expected_motion_is_trained_by_what_is_measured_and_by_nothing_else(compensated, seen_batch):
-    network = compensated.compensation
-    compensated.train()
-    torch.manual_seed(0)
-    loss, metrics = compensated(seen_batch)
+def test_the_predictor_is_taken_over_and_kept_as_it_is(compensated, seen_batch, scrambled):
+    torch.manual_seed(2)
+    learnt = scrambled(MotionPredictor(compensated.compensation.predictor.config))
+    compensated.foresee_by(learnt)
+    loss, metrics = compensated.train()(seen_batch)
+    loss.backward()
+    make_optimizers(compensated, TRAINING)["muon"].step()
     assert metrics["motion_error"] > 0
-    learnt = torch.autograd.grad(loss, network.parameters())
-    torch.manual_seed(0)
-    mask_BSN = compensated._draw_mask(seen_batch["tokens_BTN"][:, 1:])
-    _, motion = compensated._logits(mask_BSN, **seen_batch)
-    for found, wanted in zip(learnt, torch.autograd.grad(motion.loss(), network.parameters()), strict=True):
-        torch.testing.assert_close(found, wanted)
+    kept = compensated.compensation.predictor.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in learnt.state_dict().items())
+    assert {name for name, weight in compensated.named_parameters() if weight.grad is None} == {
+        f"compensation.predictor.{name}" for name, _ in learnt.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)

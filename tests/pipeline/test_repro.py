@@ -34,7 +34,7 @@ def test_every_stage_wrote_what_it_declares(project):
             assert out["size"] > 0
             assert (project.root / out["path"]).exists()
     metrics = {path.stem for path in (project.root / "data/metrics").glob("*.json")}
-    assert metrics == {"collect", "tokenizer", "probe", "lam", "dynamics", "evaluate"}
+    assert metrics == {"collect", "tokenizer", "probe", "lam", "motion", "dynamics", "evaluate"}
 
 
 def test_mlflow_holds_a_run_a_stage_with_curves(project):
@@ -49,7 +49,7 @@ def test_mlflow_holds_a_run_a_stage_with_curves(project):
 
 def test_metrics_and_plots_show(project):
     shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
-    for name in ("collect", "tokenizer", "probe", "lam", "dynamics", "evaluate"):
+    for name in ("collect", "tokenizer", "probe", "lam", "motion", "dynamics", "evaluate"):
         assert shown[f"data/metrics/{name}.json"]["data"]
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()

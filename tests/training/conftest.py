@@ -11,6 +11,7 @@ from genie.data.episodes import FRAME_SHAPE, NO_ACTION, EpisodeStore
 from genie.data.labels import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows
 from genie.models.dynamics import build_dynamics
+from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
 from genie.models.surprise_lam import build_surprise_lam
@@ -32,7 +33,7 @@ def accelerator(tiny_params, tmp_path, monkeypatch):
     torch.set_num_threads(num_threads)
 
 
-@pytest.fixture(params=["tokenizer", "probe", "surprise", "pixels", "dynamics"])
+@pytest.fixture(params=["tokenizer", "probe", "surprise", "pixels", "motion", "dynamics"])
 def job(request, tiny_params, coinrun):
     """For one of the models, the latent action model by its kind: its name, its params, a function that builds it
     afresh, and its data."""
@@ -55,6 +56,7 @@ def golden_job(request, tiny_params, tmp_path):
             "surprise": {"steps": 36, "expectation_steps": 18, "lr": 5e-4},
             "pixels": {"steps": 36, "lr": 5e-4},
         },
+        "motion": {"steps": 36},
         "dynamics": {"steps": 36},
     }
     params = parse_params(merged(tiny_params.model_dump(), changes))
@@ -77,6 +79,12 @@ def make_job(name, all_params, store):
         lam = build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2])
         dataset = TransitionWindows(lam, store, params.batch_size, params.seed, params.steps)
         return name, params, lambda: build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]), dataset
+    if name == "motion":
+        known = {"num_actions": 6, "frame_size": FRAME_SHAPE[:2]}
+        actions = np.random.default_rng(0).integers(6, size=store.num_frames)
+        observer = build_motion_predictor(params, **known)
+        dataset = TransitionWindows(observer, store, params.batch_size, params.seed, params.steps, actions)
+        return name, params, lambda: build_motion_predictor(params, **known), dataset
     rng = np.random.default_rng(0)
     tokens = rng.integers(50, size=(300, 256)).astype(np.uint16)
     latent_actions = rng.integers(8, size=300).astype(np.uint8)

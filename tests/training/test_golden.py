@@ -15,6 +15,7 @@ from genie.training.resume import ResumeStore
 from genie.training.tracking import NullTracker
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "losses"
+JOBS = ["tokenizer", "probe", "surprise", "pixels", "motion", "dynamics"]
 TOLERANCE = 1e-4  # relative; other instruction sets (SSE4 to AVX2) were within 5e-6
 
 
@@ -27,7 +28,7 @@ def losses_of(job, accelerator) -> np.ndarray:
     return np.array([row["train_loss"] for row in curve])
 
 
-@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "surprise", "pixels", "dynamics"], indirect=True)
+@pytest.mark.parametrize("golden_job", JOBS, indirect=True)
 def test_losses_are_those_kept(golden_job, accelerator, request):
     path, losses = ASSETS / f"{golden_job[0]}.txt", losses_of(golden_job, accelerator)
     if request.config.getoption("--write-golden"):
@@ -37,7 +38,7 @@ def test_losses_are_those_kept(golden_job, accelerator, request):
     assert losses == pytest.approx(golden, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("golden_job", ["tokenizer", "probe", "surprise", "pixels", "dynamics"], indirect=True)
+@pytest.mark.parametrize("golden_job", JOBS, indirect=True)
 def test_the_tolerance_sees_a_small_change(golden_job, accelerator):
     """A hundredth more of the learning rate is a change."""
     name, params, build, dataset = golden_job

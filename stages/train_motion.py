@@ -1,0 +1,44 @@
+"""Trains the motion predictor that the dynamics sees through: data/models/motion/."""
+
+from genie.data.episodes import FRAME_SHAPE, EpisodeStore
+from genie.data.tokens import cache_attributes, read_latent_actions
+from genie.evaluation.motion import evaluate_motion, validate_motion
+from genie.models.motion_predictor import build_motion_predictor
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+from genie.training.transitions import TransitionWindows
+
+NUM_BATCHES = 8  # of 1024 held-out transitions
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.motion
+    accelerator = make_accelerator(params.runtime, training=True)
+    known = cache_attributes("data/actions/train.h5")
+    model = build_motion_predictor(settings, frame_size=FRAME_SHAPE[:2], **known).to(accelerator.device)
+
+    def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
+        actions = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])
+        return TransitionWindows(model, EpisodeStore(f"data/frames/{split}"), batch_size, seed, num_batches, actions)
+
+    train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)
+    resume = ResumeStore("train_motion", settings, accelerator, known)
+    curve = train(model, train_set, settings, accelerator, tracker, resume, validate_motion(transitions("val")))
+    if not accelerator.is_main_process:
+        return
+
+    metrics = evaluate_motion(model, transitions("test"))
+    write_curve("motion", curve)
+    write_metrics("motion", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/motion", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_motion", main, in_processes=True)
