@@ -199,6 +199,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("world"),
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     metrics: Annotated[Path, typer.Option(help="Folder of the metrics that its card tells.")] = METRICS_FOLDER,
+    made: Annotated[
+        str | None, typer.Option(help="How it was trained, for its card, if not by `make repro` with params.yaml.")
+    ] = None,
 ) -> None:
     """Write the trained world as one folder, as the Hugging Face hub keeps models: to be shared, loaded, played.
 
@@ -209,7 +212,7 @@ def export(
     with faults_in_one_line("genie export"):
         from genie.export import export as write_world  # here, since torch takes seconds that `--help` need not
 
-        print(write_world(load_params(), models=models, metrics=metrics, out=out))
+        print(write_world(load_params(), models=models, metrics=metrics, out=out, made=made))
 
 
 @app.command()

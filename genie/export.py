@@ -18,7 +18,7 @@ class ExportError(ValueError):
     """The folder named is not a world's; the message says so, and the fix."""
 
 
-def export(params: Params, *, models: Path, metrics: Path, out: Path) -> str:
+def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str | None = None) -> str:
     """Writes the world of a folder of checkpoints as `WorldModel.save_pretrained` does.
 
     Args:
@@ -26,6 +26,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path) -> str:
         models: folder of the checkpoints.
         metrics: folder of the metrics for its card; the card does without where there are none.
         out: the folder to write; a world that lies there is replaced.
+        made: how it was trained, for its card; None: by the command that these params stand for.
 
     Returns:
         What was written, in words.
@@ -41,7 +42,8 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path) -> str:
     world = WorldModel.load(models, params.sampling)
     lam_fingerprint = world.dynamics.config.lam_fingerprint
     world.prompts = lively_prompts(world.context_frames, params.evaluate.horizon, lam_fingerprint)
-    details = {"command": training_command(params), "halving_cost": halving_cost(world)}
+    made = made or f"Trained by `{training_command(params)}`."
+    details = {"made": made, "halving_cost": halving_cost(world)}
     try:
         # Of this run alone: seeds and the upper bound may have been measured at another scale.
         found = {name: tree for name, tree in read_metrics(metrics).items() if name not in (SEEDS, TRUE_ACTIONS)}

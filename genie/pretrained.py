@@ -64,8 +64,8 @@ or in a browser: `genie play --world FOLDER`.
 
 ## Made
 
-{% if command -%}
-Trained by `{{ command }}`.
+{% if made -%}
+{{ made }}
 {% endif -%}
 Checkpoints: tokenizer `{{ tokenizer }}`, dynamics `{{ dynamics }}`.
 The weights are kept in half precision and computed with in single.

@@ -13,7 +13,7 @@ from genie.params import PixelLamParams, SurpriseLamParams
 from genie.results import ResultsError
 from genie.stage import METRICS_FOLDER
 
-FILES = ("lam", "dynamics", "evaluate")  # of `data/metrics/`: what depends on the seeds of LAM and dynamics
+FILES = ("lam", "motion", "dynamics", "evaluate")  # of `data/metrics/`: what depends on the seeds that differ
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class WorldModel(
         Args:
             save_directory: the folder; made if need be.
             hub: further options of the mixin: `push_to_hub`, `repo_id`; and `model_card_kwargs`, what else the card is
-                to tell: `command`, `halving_cost`, `metrics` (a table).
+                to tell: `made` (a sentence), `halving_cost`, `metrics` (a table).
 
         Raises:
             OSError: it cannot be written; what was there before stays.

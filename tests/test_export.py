@@ -53,7 +53,8 @@ def test_exported_again_it_is_the_same_to_the_byte(pipeline):
 
 def test_the_card_tells_metrics_and_command(pipeline):
     Path("data/metrics").mkdir()
-    for name in ("collect", "tokenizer", "lam", "dynamics", "evaluate"):  # as git has them: a run may be under way
+    # As git has them: a run may be under way.
+    for name in ("collect", "tokenizer", "lam", "motion", "dynamics", "evaluate"):
         git = ["git", "show", f":data/metrics/{name}.json"]
         metrics = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         Path(f"data/metrics/{name}.json").write_text(metrics)
@@ -63,6 +64,8 @@ def test_the_card_tells_metrics_and_command(pipeline):
     assert f"| evaluate `psnr` | {psnr:.2f} |" in card
     assert "Trained by `make repro`." in card
     assert "±" not in card
+    genie_export("--out", "told", "--made", "Grown on a tree.")
+    assert "Grown on a tree.\n" in Path("told/README.md").read_text()
 
 
 def test_the_card_tells_what_half_precision_costs(pipeline):

@@ -99,7 +99,7 @@ def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
         assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
     assert "Measured" not in text
     assert "Trained by" not in text
-    details = {"metrics": "| psnr | 21.5 |\n", "command": "make repro"}
+    details = {"metrics": "| psnr | 21.5 |\n", "made": "Trained by `make repro`."}
     tiny_world.save_pretrained(tmp_path / "told", model_card_kwargs=details)
     told = (tmp_path / "told" / "README.md").read_text()
     assert "| psnr | 21.5 |" in told
@@ -207,7 +207,7 @@ def test_without_a_name_the_shipped_world_is_meant(folder, monkeypatch, tmp_path
 def test_the_shipped_world_is_small_and_plays_from_a_dozen_levels():
     files = list(pretrained.SHIPPED.iterdir())
     assert {file.name for file in files} == {"model.safetensors", "config.json", "README.md", "prompts.npz"}
-    assert sum(file.stat().st_size for file in files) <= 12e6
+    assert sum(file.stat().st_size for file in files) <= 25e6
     world = WorldModel.from_pretrained()
     assert len({prompt.level for prompt in world.prompts}) == 12
     psnrs, told_apart = [], []

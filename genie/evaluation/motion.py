@@ -16,7 +16,7 @@ def evaluate_motion(model: MotionPredictor, transitions: TransitionWindows) -> d
 
     Returns:
         Mean distances from the measured displacement, in pixels: `motion_error` of the predicted one,
-        `motion_error_as_before` of the last one, `motion_error_still` of none.
+        `motion_error_as_before` of the last one, `motion_error_copy_last` of none, as of a picture that stays.
     """
     device, totals = next(model.parameters()).device, torch.zeros(3)
     for step in range(len(transitions)):
@@ -25,7 +25,7 @@ def evaluate_motion(model: MotionPredictor, transitions: TransitionWindows) -> d
         predicted_Md = model.predict(batch["coarse_MHW"], past_MRd, batch["actions_M"])
         guesses = predicted_Md, past_MRd[:, 0], torch.zeros_like(next_Md)
         totals += torch.stack([(next_Md - guess_Md).norm(dim=-1).mean() for guess_Md in guesses]).cpu()
-    names = ("motion_error", "motion_error_as_before", "motion_error_still")
+    names = ("motion_error", "motion_error_as_before", "motion_error_copy_last")
     return dict(zip(names, (totals / len(transitions)).tolist(), strict=True))
 
 

@@ -26,7 +26,7 @@ def test_errors_are_mean_distances(predictor, coinrun):
     wanted = {
         "motion_error": (next_Md - torch.tensor([8.0, 0.0])).norm(dim=1).mean(),
         "motion_error_as_before": (next_Md - last_Md).norm(dim=1).mean(),
-        "motion_error_still": next_Md.norm(dim=1).mean(),
+        "motion_error_copy_last": next_Md.norm(dim=1).mean(),
     }
     assert evaluate_motion(predictor, windows) == pytest.approx(
         {name: float(v) for name, v in wanted.items()}, rel=1e-4
