@@ -13,7 +13,7 @@ from genie.runtime import resolve_precision
 from genie.scales import load_scale, scale_flags, write_scale
 from genie.training.loop import make_optimizers
 
-NAMES = ("cpu_long", "gpu", "paper")
+NAMES = ("cpu_long", "gpu", "paper", "shipped")
 MODELS = ("tokenizer", "lam", "dynamics")
 GRID = (16, 16)
 SHORT_WINDOW = 3
