@@ -80,7 +80,7 @@ def find_sprite(measured: Staying) -> Box:
     Raises:
         SpriteError: the camera stands still, or nothing stays where it is while it moves.
     """
-    share, instead = measured.moved_share, "set lam.kind to pixels"
+    share, instead = measured.moved_share, "set lam.kind to pixels and collect.policy to uniform"
     if share < MIN_MOVED_SHARE:
         raise SpriteError(f"the camera stands still: the picture moves in {share:.1%} of the transitions; {instead}")
     change_HW = measured.error_staying_HW.clip(1e-9)
