@@ -53,7 +53,7 @@ def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | N
     return WorldModel(world.tokenizer, dynamics, sampling, world.controls, world.prompts)
 
 
-def fresh_dynamics(world: WorldModel, **changes: int) -> Dynamics:
+def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:
     """One with a changed config and fresh weights: they take the same time as trained ones."""
     return Dynamics(replace(world.dynamics.config, **changes)).to(world.device)
 
