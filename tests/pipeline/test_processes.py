@@ -160,9 +160,11 @@ def test_what_a_killed_stage_has_finished_is_kept(trained, stage, processes):
     rmtree(out)
     set_processes(trained, processes)
     with trained.started(sys.executable, "-m", f"stages.{stage}") as process:
-        while not (found := list(waiting.glob("*/*/*.h5"))):
+        # The first process's first: before it, that one may be at work on MLflow's database, which a kill would spoil.
+        while not list(waiting.glob("*/train/00000.h5")):
             assert process.poll() is None, "it ended before it finished a shard"
             time.sleep(0.001)
+        found = list(waiting.glob("*/*/*.h5"))
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for member in family:
             member.kill()
