@@ -49,9 +49,9 @@ SEED_RUNS = $(SEEDS:%=$(EXPERIMENTS)/seed-%)
 seeds: $(INSTALLED) ## Train and evaluate with other seeds too, and write what differs (SEEDS="1 2 3 4" for more)
 	for run in $(SEED_RUNS); do git update-ref -d $$run; done
 	for seed in $(SEEDS); do dvc exp run --queue --name seed-$$seed --set-param lam.seed=$$seed \
-		--set-param motion.seed=$$seed --set-param dynamics.seed=$$seed --set-param lam.gate_min_perplexity=0 \
-		--set-param lam.surprise.gate_min_information=-1000 --set-param lam.pixels.gate_min_gain_db=-1000 \
-		|| exit 1; done
+		--set-param motion.seed=$$seed --set-param steering.seed=$$seed --set-param dynamics.seed=$$seed \
+		--set-param lam.gate_min_perplexity=0 --set-param lam.surprise.gate_min_information=-1000 \
+		--set-param lam.pixels.gate_min_gain_db=-1000 || exit 1; done
 	dvc exp run --run-all
 	genie seeds HEAD $(SEED_RUNS)
 

@@ -33,7 +33,8 @@ def check_memory(model: Model, params: Params) -> None:
     if device.type == "cuda" and params.runtime.strategy == "fsdp":
         needed -= state - state // params.runtime.processes
     if device.type != "cuda":
-        needed += costs.score_bytes + PROCESS_BYTES + (0 if model in ("motion", "dynamics") else _held_bytes(params))
+        held = 0 if model in ("motion", "steering", "dynamics") else _held_bytes(params)
+        needed += costs.score_bytes + PROCESS_BYTES + held
         batch += costs.score_bytes
     free = free_bytes(device)
     if needed > free:

@@ -23,12 +23,13 @@ from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
 from genie.models.registration import Box
+from genie.models.steering import build_steering
 from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import PATCH, build_tokenizer
 from genie.params import Params, TrainingParams
 from genie.training.loop import make_optimizers
 
-Model = Literal["tokenizer", "probe", "lam", "motion", "dynamics"]
+Model = Literal["tokenizer", "probe", "lam", "motion", "steering", "dynamics"]
 A_SPRITE = Box(27, 28, 10, 8)  # where CoinRun's is: of what size a step is, not where it looks, depends on it
 TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 
@@ -105,6 +106,9 @@ def build(name: Model, params: Params) -> nn.Module:
     num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
     if name == "motion":
         return build_motion_predictor(params.motion, num_actions=num_actions, frame_size=FRAME_SHAPE[:2])
+    if name == "steering":
+        known = {"num_effects": len(EFFECTIVE_ACTIONS), "num_actions": num_actions, "frame_size": FRAME_SHAPE[:2]}
+        return build_steering(params.steering, **known)
     tokenizer = build_tokenizer(params.tokenizer)
     dynamics = build_dynamics(
         params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions
@@ -121,11 +125,12 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
     if name == "dynamics":
         tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
         return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
-    if name == "motion" or (name == "lam" and params.lam.kind == "surprise"):
+    if name in ("motion", "steering") or (name == "lam" and params.lam.kind == "surprise"):
         pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
         observed = build(name, params).observe(pair_1THWC)
         observed = {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
-        return observed | ({"actions_M": actions_BS.new_zeros(batch_size)} if name == "motion" else {})
+        told = {"motion": ("actions_M",), "steering": ("effects_M", "before_M", "actions_M")}.get(name, ())
+        return observed | dict.fromkeys(told, actions_BS.new_zeros(batch_size))
     frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
     return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
 

@@ -203,7 +203,7 @@ def _draw_start(
 
 
 def _action_names(world: WorldModel) -> tuple[str, ...]:
-    return tuple(button.action.replace("_", " ") for button in world.controls.buttons)
+    return tuple(button.action.replace("_", " ") for button in world.buttons)
 
 
 gymnasium.register(

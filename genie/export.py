@@ -33,7 +33,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
 
     Raises:
         ExportError: `out` holds something else than a world.
-        CheckpointError, ControlsError: there is no such world.
+        CheckpointError, ButtonsError: there is no such world.
         EpisodeFileError, CacheFileError, WindowError: there are no held-out frames to start from.
         OSError: it cannot be written.
     """

@@ -184,6 +184,10 @@ class MotionParams(TrainingParams):
     """The motion predictor."""
 
 
+class SteeringParams(TrainingParams):
+    """What an arrow presses."""
+
+
 class DynamicsParams(TrainingParams):
     """The block-causal MaskGIT."""
 
@@ -247,6 +251,7 @@ class Params(Strict):
     probe: ProbeParams
     lam: LamParams
     motion: MotionParams
+    steering: SteeringParams
     dynamics: DynamicsParams
     sampling: SamplingParams
     evaluate: EvaluateParams

@@ -1,7 +1,7 @@
 """A world as one flat folder, laid out as Hugging Face's hub keeps models: to be shipped, shared and loaded whole.
 
-    model.safetensors   weights of tokenizer and dynamics, in half precision
-    config.json         their shapes, the sampling, the controls, and what it was made from
+    model.safetensors   weights of tokenizer, dynamics and steering, in half precision
+    config.json         their shapes, the sampling, the buttons, and what it was made from
     README.md           the model card
     prompts.npz         what a dream may start from, where that is known
 
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +22,10 @@ import safetensors.torch
 import torch
 from huggingface_hub import snapshot_download
 
-from genie.data.controls import Controls
+from genie.data.buttons import Button, buttons_from_json, buttons_to_json
 from genie.models.config import hashable
 from genie.models.dynamics import Dynamics
+from genie.models.steering import Steering
 from genie.models.tokenizer import Tokenizer
 from genie.params import SamplingParams
 from genie.training.checkpoint import CONFIG, DAMAGE, WEIGHTS, fingerprint
@@ -46,7 +47,7 @@ Nobody told it what its buttons do. What they came to do was counted afterwards,
 
 | button | stands for | probability |
 | ---: | --- | ---: |
-{% for button in world.controls.buttons -%}
+{% for button in world.buttons -%}
 | {{ loop.index0 }} | {{ button.action.replace("_", " ") }} | {{ "%.2f" | format(button.confidence) }} |
 {% endfor %}
 ## Play
@@ -119,10 +120,15 @@ def find_world(world: str | Path | None = None, **download) -> Path:
 
 
 def write_world(
-    folder: Path, tokenizer: Tokenizer, dynamics: Dynamics, sampling: SamplingParams, controls: Controls
+    folder: Path,
+    tokenizer: Tokenizer,
+    dynamics: Dynamics,
+    steering: Steering,
+    sampling: SamplingParams,
+    buttons: Sequence[Button],
 ) -> None:
     """Writes weights and config into an existing folder."""
-    models = (tokenizer, dynamics)
+    models = (tokenizer, dynamics, steering)
     state = {
         f"{model.kind}.{name}": tensor.detach().to("cpu", HALF).contiguous()
         for model in models
@@ -133,7 +139,7 @@ def write_world(
         "weights": _digest(weights),
         **{model.kind: {"made_from": made_from(model), "config": asdict(model.config)} for model in models},
         "sampling": sampling.model_dump(),
-        **controls.to_json(),
+        "buttons": buttons_to_json(buttons),
     }
     # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
     (folder / WEIGHTS).write_bytes(weights)
@@ -142,7 +148,7 @@ def write_world(
 
 def read_world(
     folder: Path, device: torch.device | str = "cpu"
-) -> tuple[Tokenizer, Dynamics, SamplingParams, Controls]:
+) -> tuple[Tokenizer, Dynamics, Steering, SamplingParams, tuple[Button, ...]]:
     """What `write_world` wrote: the models in eval mode and single precision.
 
     Raises:
@@ -158,7 +164,7 @@ def read_world(
         if content["weights"] != _digest(weights):
             raise PretrainedError(f"{folder}: {WEIGHTS} is damaged, or not the one that {CONFIG} tells of; {again}")
         state, models = safetensors.torch.load(weights), []
-        for model_class in (Tokenizer, Dynamics):
+        for model_class in (Tokenizer, Dynamics, Steering):
             told, prefix = content[model_class.kind], f"{model_class.kind}."
             model = model_class(model_class.config_class(**hashable(told["config"])))
             model.load_state_dict(
@@ -167,17 +173,18 @@ def read_world(
             model.fingerprint = told["made_from"]
             models.append(model.to(device).eval())
         sampling = SamplingParams(**content["sampling"])
-        controls = Controls.from_json(content)
-        assert len(controls.buttons) == models[1].config.num_actions, "a button a latent action"
+        buttons = buttons_from_json(content["buttons"])
+        assert len(buttons) == models[1].config.num_actions, "a button a latent action"
+        assert len(buttons) == models[2].config.num_actions, "arrows of other latent actions"
     except PretrainedError:
         raise
     except (*DAMAGE, ValueError, AssertionError) as error:
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise PretrainedError(f"{folder}: damaged or of another version ({cause}); {again}") from None
-    return *models, sampling, controls
+    return *models, sampling, buttons
 
 
-def made_from(model: Tokenizer | Dynamics) -> str:
+def made_from(model: Tokenizer | Dynamics | Steering) -> str:
     """The fingerprint of the checkpoint that a model was before its weights were halved."""
     return getattr(model, "fingerprint", None) or fingerprint(model)
 

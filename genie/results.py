@@ -57,6 +57,7 @@ ROWS = (
     Row("lam", "min_code_share", 3, "share of transitions that the rarest latent action explains"),
     Row("lam", "action_nmi{}", 3, "mutual information with the true actions, normalised to [0, 1]"),
     Row("motion", "motion_error{}", 2, "pixels between how far the picture moves and how far was predicted"),
+    Row("steering", "arrow_bits{}", 2, "bits that a latent action still takes to tell from the past and the arrow"),
     Row("dynamics", "cross_entropy", 3, "nats a token, next frame wholly masked"),
     Row("dynamics", "token_accuracy", 3, "share of that frame's tokens guessed right"),
     Row("evaluate", "action_nmi_ground{}", 3, "`action_nmi` of branches of the real game, where a jump can start"),

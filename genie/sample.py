@@ -73,7 +73,7 @@ def sample(
         dreamed_BSHWC = np.stack(list(frames)).reshape(len(rows), len(rows[0]), *prompt.frames_THWC[0].shape)
 
     if actions is None:
-        names = [button.caption(latent) for latent, button in enumerate(world.controls.buttons)]
+        names = [button.caption(latent) for latent, button in enumerate(world.buttons)]
         pictures = action_sheets(prompt.frames_THWC[-1], dreamed_BSHWC, names)
         shown = f"{len(rows)} worlds of {len(rows[0])} frames, a latent action held in each"
     else:

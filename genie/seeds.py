@@ -13,7 +13,8 @@ from genie.params import PixelLamParams, SurpriseLamParams
 from genie.results import ResultsError
 from genie.stage import METRICS_FOLDER
 
-FILES = ("lam", "motion", "dynamics", "evaluate")  # of `data/metrics/`: what depends on the seeds that differ
+# Of `data/metrics/`: what depends on the seeds that differ.
+FILES = ("lam", "motion", "steering", "dynamics", "evaluate")
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from genie.data.controls import Controls, read_controls
+from genie.data.buttons import Button, read_buttons
 from genie.data.episodes import FRAME_SHAPE
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.models.dynamics import Dynamics
 from genie.models.maskgit import sample_frame
 from genie.models.memory import Memory
+from genie.models.recent_motion import RecentMotion
+from genie.models.steering import Steering
 from genie.models.tokenizer import Tokenizer
 from genie.params import SamplingParams
 from genie.pretrained import (
@@ -52,8 +54,9 @@ class WorldModel(
     Args:
         tokenizer: in eval mode.
         dynamics: in eval mode, trained on that tokenizer's tokens.
+        steering: in eval mode, what an arrow presses.
         sampling: MaskGIT steps and temperature.
-        controls: what its latent actions stand for, and what presses them.
+        buttons: what its latent actions stand for.
         prompts: what it may start from, where that is known; kept when it is saved.
     """
 
@@ -61,33 +64,37 @@ class WorldModel(
         self,
         tokenizer: Tokenizer,
         dynamics: Dynamics,
+        steering: Steering,
         sampling: SamplingParams,
-        controls: Controls,
+        buttons: Sequence[Button],
         prompts: Sequence[Prompt] = (),
     ):
         super().__init__()
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         dynamics.see_through(tokenizer)
+        self.steering = steering
         self.sampling = sampling
-        self.controls = controls
+        self.buttons = tuple(buttons)
         self.prompts = tuple(prompts)
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
         self._card: str | None = None
         self._memory: Memory | None = None
-        self._before_B: np.ndarray | None = None  # what was pressed last
+        self._motion: RecentMotion | None = None  # what steering sees of the past,
+        self._before_B: torch.Tensor | None = None  # and what was pressed last
         self._generator: torch.Generator | None = None
         self._batched = False
         self.eval()
 
     @classmethod
     def load(cls, models: str | Path, sampling: SamplingParams, device: torch.device | str = "cpu") -> "WorldModel":
-        """The world of a folder that holds the checkpoints `tokenizer/` and `dynamics/`, and `controls.json`.
+        """The world of a folder that holds the checkpoints `tokenizer/`, `dynamics/` and `steering/`, and
+        `buttons.json`.
 
         Raises:
-            CheckpointError: one is missing or damaged, or the dynamics was trained on another tokenizer's tokens.
-            ControlsError: they lack their controls.
+            CheckpointError: one is missing or damaged, or was trained on what another tokenizer or LAM made.
+            ButtonsError: they lack their buttons.
         """
         tokenizer = load_model(Path(models) / "tokenizer", Tokenizer, device)
         dynamics = load_model(Path(models) / "dynamics", Dynamics, device)
@@ -97,7 +104,14 @@ class WorldModel(
                 f"{models}: the dynamics was trained on tokens of tokenizer {trained_on}, "
                 f"and this is tokenizer {found}; rebuild both with: dvc repro"
             )
-        return cls(tokenizer, dynamics, sampling, read_controls(models))
+        steering = load_model(Path(models) / "steering", Steering, device)
+        pressed, known = steering.config.lam_fingerprint, dynamics.config.lam_fingerprint
+        if pressed != known:
+            raise CheckpointError(
+                f"{models}: arrows press latent actions of {pressed}, and the dynamics knows those of {known}; "
+                "rebuild both with: dvc repro"
+            )
+        return cls(tokenizer, dynamics, steering, sampling, read_buttons(models))
 
     @classmethod
     def from_pretrained(
@@ -140,7 +154,7 @@ class WorldModel(
             return super().save_pretrained(partial, **hub)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_world(save_directory, self.tokenizer, self.dynamics, self.sampling, self.controls)
+        write_world(save_directory, self.tokenizer, self.dynamics, self.steering, self.sampling, self.buttons)
         if self.prompts:
             write_prompts(save_directory / PROMPTS, self.prompts)
 
@@ -223,9 +237,11 @@ class WorldModel(
             actions_BS = actions_BS.reshape(len(frames_BTHWC), -1)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._memory, self._batched = self._read(frames_BTHWC, actions_BS), batched
-        unknown_B = np.full(len(frames_BTHWC), self.num_actions)
         is_known = actions_BS is not None and actions_BS.shape[1] > 0
-        self._before_B = actions_BS[:, -1].cpu().numpy() if is_known else unknown_B
+        unknown_B = torch.full((len(frames_BTHWC),), self.steering.unknown, device=self.device)
+        self._before_B = actions_BS[:, -1] if is_known else unknown_B
+        seen = RecentMotion.of(frames_BTHWC)
+        self._motion = self._memory.motion or seen._replace(frame_BHWC=self._decoded(self._memory))
         return self._shown()
 
     @torch.inference_mode()
@@ -244,12 +260,12 @@ class WorldModel(
         memory = self._played()
         shape = (len(memory.before_BN),) if self._batched else ()
         action_B = self._latent_actions(action, shape).reshape(-1)
-        self._memory = self._dream(memory, action_B, self._generator)
-        self._before_B = action_B.cpu().numpy()
+        self._memory, self._before_B = self._dream(memory, action_B, self._generator), action_B
+        self._motion = self._memory.motion or self._motion.then(self._decoded(self._memory))
         return self._shown()
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
-        """The latent action to press now for an effective true one, which depends on what was pressed before.
+        """The latent action to press now for an effective true one, which depends on the past.
 
         Args:
             effect: index in `EFFECTIVE_ACTIONS`; `(B,)` of them where B worlds are played.
@@ -260,11 +276,36 @@ class WorldModel(
         Raises:
             WorldError: there is no such action, or nothing to go on from.
         """
-        memory = self._played()
-        shape = (len(memory.before_BN),) if self._batched else ()
-        effect_B = _whole_numbers(effect, shape, len(EFFECTIVE_ACTIONS), "effective actions").reshape(-1)
-        latent_B = self.controls.steer(effect_B, self._before_B)
-        return latent_B if self._batched else int(latent_B[0])
+        latents = self.arrows()
+        effect = _whole_numbers(effect, latents.shape[:-1], len(EFFECTIVE_ACTIONS), "effective actions")
+        return latents[np.arange(len(latents)), effect] if self._batched else int(latents[effect])
+
+    @torch.inference_mode()
+    def arrows(self) -> np.ndarray:
+        """The latent actions that all arrows press now: int64 `(E,)`, or `(B, E)` where B worlds are played.
+
+        Raises:
+            WorldError: there is nothing to go on from.
+        """
+        self._played()
+        latents_BE = self.steering.press(self._motion, self._before_B).cpu().numpy()
+        return latents_BE if self._batched else latents_BE[0]
+
+    @torch.inference_mode()
+    def steered(self, frames_THWC: np.ndarray, effects_S: Sequence[int]) -> np.ndarray:
+        """The latent actions `(S,)` int64 that arrows would have pressed between the frames of a film.
+
+        Args:
+            frames_THWC: uint8, T = S + 1 or more.
+            effects_S: indices in `EFFECTIVE_ACTIONS`: what was pressed after each but the last.
+        """
+        frames_1THWC = torch.tensor(frames_THWC[None], device=self.device)
+        motion, latents = RecentMotion.of(frames_1THWC[:, :1]), [self.steering.unknown]
+        for step, effect in enumerate(effects_S):
+            pressed_BE = self.steering.press(motion, torch.tensor(latents[-1:], device=self.device))
+            latents.append(int(pressed_BE[0, effect]))
+            motion = motion.then(frames_1THWC[:, step + 1])
+        return np.array(latents[1:], np.int64)
 
     @torch.inference_mode()
     def imagine(self) -> np.ndarray:
@@ -293,7 +334,8 @@ class WorldModel(
             # Read once, rather than by each of the copies, and by `step` of this world once more.
             self._memory = self.dynamics.read(self._played())
             other._memory, other._batched = self._memory.repeated(copies), True
-            other._before_B = self._before_B.repeat(copies)
+            other._motion = self._motion.repeated(copies)
+            other._before_B = self._before_B.repeat_interleave(copies)
         return other
 
     def _read(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:

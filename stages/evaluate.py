@@ -56,12 +56,12 @@ def main(params: Params, tracker: Tracker) -> None:
             metrics |= distance.metrics()
         labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
         found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
-        metrics |= counterfactual_metrics(found, world.controls.buttons)
+        metrics |= counterfactual_metrics(found, world.buttons)
         metrics |= label_metrics(lam, probe, branches, found.differs_MEE)
         steered, steering = measure_steering(world, labels, held, settings.seed)
         metrics |= steering
         write_report(REPORT, world, store, tokens, actions, rollouts, drift, settings.num_gifs, settings.seed)
-    write_counterfactuals(REPORT, branches, found, world.controls.buttons)
+    write_counterfactuals(REPORT, branches, found, world.buttons)
     write_steering(REPORT, held, steered, settings.num_gifs)
     write_sprite(REPORT, store, lam)
     write_metrics("evaluate", metrics)

@@ -1,6 +1,6 @@
 """Gives every transition its action: data/actions/, tied to the LAM whose latent actions they are.
 
-Then counts what they stand for, and what presses them: data/models/controls.json. With `dynamics.actions: true` the
+Then counts what they stand for: data/models/buttons.json. With `dynamics.actions: true` the
 actions are the simulator's effective ones, for the upper bound of control.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from genie.data.controls import learn_controls, write_controls
+from genie.data.buttons import count_buttons, write_buttons
 from genie.data.episodes import SPLITS, EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, write_latent_actions
@@ -43,7 +43,7 @@ def write(
         file = f"{ACTIONS}/{split}.h5"
         write_latent_actions(file, labels[split], store.num_frames, fingerprint=fingerprint, num_actions=num_actions)
     known = read_latent_actions(f"{ACTIONS}/val.h5", fingerprint)
-    write_controls("data/models", learn_controls(stores["val"], known, num_actions))
+    write_buttons("data/models", count_buttons(stores["val"], known, num_actions))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def main(params: Params, tracker: Tracker) -> None:
 
     def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
         actions = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])
-        return TransitionWindows(model, EpisodeStore(f"data/frames/{split}"), batch_size, seed, num_batches, actions)
+        store = EpisodeStore(f"data/frames/{split}")
+        return TransitionWindows(model, store, batch_size, seed, num_batches, {"actions_M": actions})
 
     train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_motion", settings, accelerator, known)

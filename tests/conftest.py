@@ -14,11 +14,12 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
+from genie.data.buttons import Button, write_buttons
 from genie.data.collect import collect
-from genie.data.controls import Button, Controls, write_controls
 from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
 from genie.data.tokens import write_latent_actions
 from genie.models.dynamics import build_dynamics
+from genie.models.steering import build_steering
 from genie.models.tokenizer import build_tokenizer
 from genie.params import Params, SamplingParams, parse_params, read_yaml
 from genie.prompts import Prompt
@@ -54,6 +55,7 @@ TINY = {
         "pixels": {"gate_min_gain_db": -100.0, **TINY_WINDOWS},
     },
     "motion": {**TINY_TRAINING, "batch_size": 32},
+    "steering": {**TINY_TRAINING, "batch_size": 32},
     "dynamics": {"context_frames": 2, "window": 8, **TINY_TRANSFORMER},
     "evaluate": {
         "num_clips": 4,
@@ -132,7 +134,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
         torch.nn.init.zeros_(weight)
     rng = np.random.default_rng(0)
     buttons = tuple(Button(tuple(row)) for row in rng.dirichlet(np.ones(6), size=5).round(4).tolist())
-    steering = tuple(map(tuple, rng.integers(5, size=(6, 6)).tolist()))
+    steering = scrambled(build_steering(tiny_params.steering, num_effects=6, num_actions=5))
     store = coinrun["test"]
     prompts = [
         Prompt(store.read(start, start + 2), np.array([index]), f"level {level}", level)
@@ -141,16 +143,16 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
         )
     ]
     sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
-    return WorldModel(tokenizer, dynamics, sampling, Controls(buttons, steering), prompts)
+    return WorldModel(tokenizer, dynamics, steering, sampling, buttons, prompts)
 
 
 @pytest.fixture
 def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
     """A working directory as the pipeline leaves it, with that world in it and no metrics."""
     root, store = tmp_path / "pipeline", coinrun["test"]
-    for model in (shared_world.tokenizer, shared_world.dynamics):
+    for model in (shared_world.tokenizer, shared_world.dynamics, shared_world.steering):
         save_model(root / "data/models" / model.kind, model)
-    write_controls(root / "data/models", shared_world.controls)
+    write_buttons(root / "data/models", shared_world.buttons)
     YAML().dump(tiny_tree, root / "params.yaml")
     shutil.copytree(store.path, root / "data/frames/test")
     actions = np.random.default_rng(0).integers(shared_world.num_actions, size=len(store)).astype(np.uint8)

@@ -8,9 +8,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genie.costs import blank_batch, build, count_step, si, step_costs, training_params
-from genie.models.motion_predictor import HIDDEN, REMEMBERED
+from genie.models.motion_predictor import HIDDEN
+from genie.models.recent_motion import REMEMBERED
 
-MODELS = ("tokenizer", "probe", "surprise", "pixels", "motion", "dynamics")  # the latent action model by its kind
+MODELS = (
+    "tokenizer",
+    "probe",
+    "surprise",
+    "pixels",
+    "motion",
+    "steering",
+    "dynamics",
+)  # the latent action model by its kind
 FLOAT = 4  # bytes
 
 

@@ -47,7 +47,7 @@ def test_it_plays_the_world_as_it_is(tiny_world):
     _, info = env.reset(seed=5)
     prompt = next(prompt for prompt in tiny_world.prompts if prompt.source == info["prompt"])
     tiny_world.reset(prompt.frames_THWC, actions=prompt.actions)
-    names = tuple(button.action.replace("_", " ") for button in tiny_world.controls.buttons)
+    names = tuple(button.action.replace("_", " ") for button in tiny_world.buttons)
     assert info["actions"] == names
     for action in (3, 0, 4):
         frame_HWC, reward, terminated, truncated, info = env.step(action)

@@ -33,8 +33,9 @@ def rounded(world, dtype):
     again = WorldModel(
         type(world.tokenizer)(world.tokenizer.config),
         type(world.dynamics)(world.dynamics.config),
+        type(world.steering)(world.steering.config),
         world.sampling,
-        world.controls,
+        world.buttons,
         world.prompts,
     )
     again.load_state_dict(state)
@@ -53,7 +54,7 @@ def test_what_is_loaded_plays_as_the_rounded_world(tiny_world, folder):
 def test_all_that_a_world_knows_is_kept(tiny_world, folder):
     loaded = WorldModel.from_pretrained(str(folder))
     assert {file.name for file in folder.iterdir()} == FILES
-    assert loaded.controls == tiny_world.controls
+    assert loaded.buttons == tiny_world.buttons
     assert loaded.sampling == tiny_world.sampling
     assert (loaded.tokenizer.config, loaded.dynamics.config) == (
         tiny_world.tokenizer.config,
@@ -95,7 +96,7 @@ def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_wor
 def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     _, front_matter, text = (folder / "README.md").read_text().split("---\n", 2)
     assert YAML(typ="safe").load(front_matter)["license"] == "mit"
-    for latent, button in enumerate(tiny_world.controls.buttons):
+    for latent, button in enumerate(tiny_world.buttons):
         assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
     assert "Measured" not in text
     assert "Trained by" not in text
@@ -148,11 +149,7 @@ def test_a_missing_file_is_named(folder, name):
         lambda content: content["buttons"][0].update(shares=[1.0]),
         lambda content: content["buttons"][0].update(shares=["left"] * 6),
         lambda content: content.pop("steering"),
-        lambda content: content["steering"].pop("jump"),
-        lambda content: content["steering"].update(jump="0 0 0 0 0"),
-        lambda content: content["steering"].update(jump="0 0 0 0 0 5"),
-        lambda content: content["steering"].update(jump="0 0 0 0 left 0"),
-        lambda content: content["steering"].update(jump=["0 0 0 0 0 0"] * 6),
+        lambda content: content["steering"]["config"].update(num_actions=4),
         lambda content: content["dynamics"]["config"].update(patch_size=3),
     ],
 )

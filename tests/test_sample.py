@@ -9,10 +9,11 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.controls import ARROWS, Controls, write_controls
+from genie.data.buttons import ARROWS, write_buttons
 from genie.data.episodes import NO_ACTION, SCHEMA_VERSION
 from genie.data.tokens import write_latent_actions
 from genie.models.dynamics import Dynamics, DynamicsConfig
+from genie.models.steering import Steering, SteeringConfig
 from genie.models.tokenizer import Tokenizer, TokenizerConfig
 from genie.prompts import PromptError, held_out_prompt, lively_frame, picture_prompt
 from genie.sample import SampleError, dream, parse_actions, world_sheets
@@ -49,7 +50,8 @@ def trained(tmp_path_factory, tiny_tree):
         lam_fingerprint=LAM,
     )
     save_model(root / "data/models/dynamics", noisy(Dynamics(config)))
-    write_controls(root / "data/models", Controls(ARROWS[:NUM_ACTIONS], ((0,) * (NUM_ACTIONS + 1),) * 6))
+    save_model(root / "data/models/steering", Steering(SteeringConfig(6, NUM_ACTIONS, lam_fingerprint=LAM)))
+    write_buttons(root / "data/models", ARROWS[:NUM_ACTIONS])
     frames = np.zeros((NUM_FRAMES, 64, 64, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(NUM_FRAMES)  # too little to count as motion
     frames[LIVELY] = rng.integers(256, size=frames[LIVELY].shape)

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.controls import Button, Controls, ControlsError, write_controls
+from genie.data.buttons import Button, ButtonsError, write_buttons
 from genie.models.dynamics import build_dynamics
+from genie.models.recent_motion import RecentMotion
+from genie.models.steering import build_steering
 from genie.models.tokenizer import build_tokenizer
 from genie.params import SamplingParams
 from genie.training.checkpoint import CheckpointError, fingerprint, save_model
 from genie.world import WorldError, WorldModel
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
-CONTROLS = Controls(
-    buttons=tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS)),
-    steering=tuple(tuple((e + 2 * a) % ACTIONS for a in range(6)) for e in range(6)),
-)
+BUTTONS = tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS))
 FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     SamplingParams(maskgit_steps=1, temperature=0.0),
@@ -71,12 +70,13 @@ def models(tiny_params, scrambled):
         num_actions=ACTIONS,
         tokenizer_fingerprint=fingerprint(tokenizer),
     )
-    return tokenizer, scrambled(dynamics)
+    steering = build_steering(tiny_params.steering, num_effects=6, num_actions=ACTIONS)
+    return tokenizer, scrambled(dynamics), scrambled(steering)
 
 
 @pytest.fixture
 def world(models):
-    return WorldModel(*models, SAMPLINGS[1], CONTROLS)
+    return WorldModel(*models, SAMPLINGS[1], BUTTONS)
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def dream(world, prompt, seed=0, known=True):
 @pytest.mark.parametrize("known", [True, False], ids=["actions known", "actions unknown"])
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_the_cache_changes_no_dream(sampling, known, models, prompt):
-    tokenizer, dynamics = models
-    cached, slow = (WorldModel(tokenizer, each, sampling, CONTROLS) for each in (dynamics, Uncached(dynamics)))
+    tokenizer, dynamics, steering = models
+    cached, slow = (WorldModel(tokenizer, each, steering, sampling, BUTTONS) for each in (dynamics, Uncached(dynamics)))
     dreamed_BSHWC = dream(cached, prompt, known=known)
     assert dreamed_BSHWC.shape == (BATCH, DREAMED, 64, 64, 3)
     assert dreamed_BSHWC.dtype == torch.uint8
@@ -106,7 +106,7 @@ def test_the_cache_changes_no_dream(sampling, known, models, prompt):
 
 
 def test_a_seed_decides_the_dream(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[2], CONTROLS)
+    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
     assert torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=1))
     assert not torch.equal(dream(world, prompt, seed=1), dream(world, prompt, seed=2))
 
@@ -139,13 +139,13 @@ def test_frames_are_streamed_as_they_are_dreamed(world, prompt):
 
 
 def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path):
-    for name, model in zip(("tokenizer", "dynamics"), models, strict=True):
+    for name, model in zip(("tokenizer", "dynamics", "steering"), models, strict=True):
         save_model(tmp_path / name, model)
-    with pytest.raises(ControlsError, match=r"controls\.json: no such file; run `dvc repro`"):
+    with pytest.raises(ButtonsError, match=r"buttons\.json: no such file; run `dvc repro`"):
         WorldModel.load(tmp_path, SAMPLINGS[1])
-    write_controls(tmp_path, CONTROLS)
+    write_buttons(tmp_path, BUTTONS)
     loaded = WorldModel.load(tmp_path, SAMPLINGS[1])
-    assert loaded.controls == CONTROLS
+    assert loaded.buttons == BUTTONS
     assert torch.equal(dream(loaded, prompt), dream(world, prompt))
 
 
@@ -167,7 +167,7 @@ def played(world, prompt, row=0):
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_playing_is_dreaming_a_step_at_a_time(sampling, models, prompt):
-    world = WorldModel(*models, sampling, CONTROLS)
+    world = WorldModel(*models, sampling, BUTTONS)
     one = tuple(part[:1] for part in prompt)
     frames_SHWC = played(world, prompt)
     assert frames_SHWC.shape == (DREAMED, 64, 64, 3)
@@ -190,7 +190,7 @@ def test_a_prompt_is_shown_as_the_tokenizer_keeps_it(world, prompt):
 
 
 def test_imagining_tells_what_each_action_leads_to_and_goes_nowhere(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[1], CONTROLS)
+    world = WorldModel(*models, SAMPLINGS[1], BUTTONS)
     world.reset(prompt[0][0].numpy())
     imagined_AHWC = world.imagine()
     assert imagined_AHWC.shape == (ACTIONS, 64, 64, 3)
@@ -200,7 +200,7 @@ def test_imagining_tells_what_each_action_leads_to_and_goes_nowhere(models, prom
 
 
 def test_of_a_batch_each_world_is_imagined_on(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[1], CONTROLS)
+    world = WorldModel(*models, SAMPLINGS[1], BUTTONS)
     world.reset(prompt[0].numpy(), seed=2)
     imagined_BAHWC = world.imagine()
     assert imagined_BAHWC.shape == (BATCH, ACTIONS, 64, 64, 3)
@@ -210,7 +210,7 @@ def test_of_a_batch_each_world_is_imagined_on(models, prompt):
 
 
 def test_copies_of_a_batch_are_worlds_of_their_own(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[1], CONTROLS)
+    world = WorldModel(*models, SAMPLINGS[1], BUTTONS)
     world.reset(prompt[0].numpy(), actions=prompt[1].numpy(), seed=1)
     alone = [world.fork() for _ in range(2)]
     copies = world.fork(2)
@@ -222,7 +222,7 @@ def test_copies_of_a_batch_are_worlds_of_their_own(models, prompt):
 
 
 def test_a_fork_goes_its_own_way_from_where_the_world_is(models, prompt):
-    world = WorldModel(*models, SAMPLINGS[2], CONTROLS)
+    world = WorldModel(*models, SAMPLINGS[2], BUTTONS)
     world.reset(prompt[0][0].numpy(), seed=1)
     world.step(2)
     fork = world.fork()
@@ -248,7 +248,7 @@ def test_no_prompt(frames, cause, world):
 @pytest.mark.parametrize("action", [-1, ACTIONS, 1.0, [1], "1", None, True])
 def test_no_action(action, world, prompt):
     with pytest.raises(WorldError, match="reset"):
-        WorldModel(world.tokenizer, world.dynamics, world.sampling, CONTROLS).step(0)
+        WorldModel(world.tokenizer, world.dynamics, world.steering, world.sampling, BUTTONS).step(0)
     world.reset(prompt[0][0].numpy())
     with pytest.raises(WorldError, match=f"0 to {ACTIONS - 1}, here a single one"):
         world.step(action)
@@ -256,18 +256,39 @@ def test_no_action(action, world, prompt):
         world.reset(prompt[0][0].numpy(), actions=np.array([0, 1]))
 
 
-def test_what_an_effect_presses_depends_on_the_last_latent_action(world, prompt):
-    """The table of these controls: effect + twice the last latent action, 5 where there is none."""
-    frames_THWC = prompt[0][0].numpy()
-    world.reset(frames_THWC[:1])
-    assert [world.steer(effect) for effect in range(6)] == [(effect + 10) % 5 for effect in range(6)]
-    world.step(3)
-    assert world.steer(2) == (2 + 6) % 5
-    fork = world.fork()
-    fork.step(1)
-    assert (fork.steer(0), world.steer(0)) == ((0 + 2) % 5, (0 + 6) % 5)
-    world.reset(frames_THWC[:2], actions=np.array([2]))
-    assert world.steer(1) == (1 + 4) % 5
+@pytest.mark.parametrize("compensation", [True, False])
+def test_what_arrows_press_follows_from_what_was_shown_and_pressed(
+    compensation, models, tiny_params, scrambled, prompt
+):
+    """However the world comes to know how the picture moved."""
+    tokenizer, dynamics, steering = models
+    if not compensation:
+        params = tiny_params.dynamics.model_copy(update={"context_frames": CONTEXT, "motion_compensation": False})
+        dynamics = scrambled(build_dynamics(params, num_codes=36, grid=tokenizer.grid, num_actions=ACTIONS))
+    world = WorldModel(tokenizer, dynamics, steering, SAMPLINGS[2], BUTTONS)
+    shown, before = [world.reset(prompt[0][0, :1].numpy(), seed=1)], steering.unknown
+    pressed = []
+    for action in (3, 1, 0, 4, 2, 2):
+        motion = RecentMotion.of(torch.tensor(np.stack(shown))[None])
+        wanted_E = steering.press(motion, torch.tensor([before]))[0]
+        fork = world.fork()
+        fork.step((action + 1) % ACTIONS)
+        assert world.arrows().tolist() == wanted_E.tolist() == [world.steer(effect) for effect in range(6)]
+        pressed.append(tuple(wanted_E.tolist()))
+        shown.append(world.step(action))
+        before = action
+    assert len(set(pressed)) > 1
+
+
+def test_a_film_is_steered_as_its_frames_are_played(world, prompt):
+    """Against arrows asked one after another, each of what was known then."""
+    film_THWC, effects = prompt[0].flatten(0, 1).numpy(), [2, 5, 0, 1, 3]
+    latents = world.steered(film_THWC[:6], effects)
+    for step, effect in enumerate(effects):
+        motion = RecentMotion.of(torch.tensor(film_THWC[: step + 1])[None])
+        before = torch.tensor([latents[step - 1] if step else world.steering.unknown])
+        assert world.steering.press(motion, before)[0, effect] == latents[step]
+    assert world.steered(film_THWC[:1], []).shape == (0,)
 
 
 def test_worlds_of_a_batch_are_steered_each_by_its_own_past(world, prompt):
@@ -286,7 +307,7 @@ def test_worlds_of_a_batch_are_steered_each_by_its_own_past(world, prompt):
 @pytest.mark.parametrize("effect", [-1, 6, 1.0, [1], "left", None])
 def test_no_effect(effect, world, prompt):
     with pytest.raises(WorldError, match="reset"):
-        WorldModel(world.tokenizer, world.dynamics, world.sampling, CONTROLS).steer(0)
+        WorldModel(world.tokenizer, world.dynamics, world.steering, world.sampling, BUTTONS).steer(0)
     world.reset(prompt[0][0].numpy())
     with pytest.raises(WorldError, match="effective actions are whole numbers from 0 to 5, here a single one"):
         world.steer(effect)

@@ -15,7 +15,7 @@ from genie.bench.memory import peak_memory
 from genie.bench.timing import take_turns
 from genie.models.dynamics import Dynamics
 from genie.models.memory import Memory
-from genie.models.motion_compensation import REMEMBERED
+from genie.models.recent_motion import REMEMBERED
 from genie.params import Params
 from genie.play.opening import open_world
 from genie.world import WorldModel
@@ -50,7 +50,7 @@ def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | N
     """The world with another dynamics, or another number of MaskGIT steps a frame."""
     steps = maskgit_steps or world.sampling.maskgit_steps
     sampling = world.sampling.model_copy(update={"maskgit_steps": steps})
-    return WorldModel(world.tokenizer, dynamics, sampling, world.controls, world.prompts)
+    return WorldModel(world.tokenizer, dynamics, world.steering, sampling, world.buttons, world.prompts)
 
 
 def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:

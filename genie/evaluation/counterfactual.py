@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from genie.data.branches import Branches
-from genie.data.controls import Button
+from genie.data.buttons import Button
 from genie.data.motion import changed_share
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from genie.data.branches import Branches
-from genie.data.controls import Button
+from genie.data.buttons import Button
 from genie.data.episodes import EpisodeStore
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import Tokens
@@ -78,7 +78,7 @@ def write_report(
     decoded_BHWC = world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
     save_png(folder / "reconstructions.png", reconstruction_sheet(_pixels(frames_BHWC), _pixels(decoded_BHWC)))
 
-    names = [button.caption(latent) for latent, button in enumerate(world.controls.buttons)]
+    names = [button.caption(latent) for latent, button in enumerate(world.buttons)]
     context, horizon = world.context_frames, rollouts.moving_MS.shape[1]
     clips = read_clips(store, latent_actions, liveliest(rollouts, num_gifs), context + horizon)
     for index, (frames_THWC, actions) in enumerate(zip(*(part.to(world.device) for part in clips), strict=True)):

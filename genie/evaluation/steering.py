@@ -1,7 +1,7 @@
 """Play by arrows, as people play: does a dream under an arrow become what the real game becomes under it?
 
 The real game is branched as in the counterfactual test, each of its six effective actions held for some frames, and the
-world is steered from the same past by the arrow of each, through its `Controls`. Beside that stand the same dreams
+world is steered from the same past by the arrow of each. Beside that stand the same dreams
 under the latent actions inferred from the real branches, which no arrow can know.
 
 Axes: `M` states, `B` states of a batch, `T` frames of their past, `S` transitions between those, `E` effective true
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from genie.data.branches import Branches
-from genie.data.controls import ARROWS
+from genie.data.buttons import ARROWS
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.evaluation.counterfactual import (
     Counterfactuals,

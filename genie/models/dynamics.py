@@ -22,10 +22,11 @@ from einops import rearrange
 from torch import nn
 
 from genie.models.config import config_from
-from genie.models.memory import LastMotion, Memory
+from genie.models.memory import Memory
 from genie.models.motion_compensation import MotionCompensation
-from genie.models.motion_predictor import PIXELS, REMEMBERED, MotionPredictor, measure
+from genie.models.motion_predictor import MotionPredictor
 from genie.models.ranks import my_share, num_ranks, share_of_ranks
+from genie.models.recent_motion import PIXELS, REMEMBERED, RecentMotion, measure
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.models.tokenizer import Tokenizer
 from genie.params import DynamicsParams
@@ -167,7 +168,7 @@ class Dynamics(nn.Module):
         # Also of the frame after the last, so that one frame alone is no case of its own.
         led_from_BT = F.pad(led_to_BT[:, 1:], (0, 1), value=self.no_action)
         foreseen = self.compensation(frames_BTHWC, moved_Bd, led_from_BT).after_nothing(self.mask_token)
-        motion = LastMotion(frames_BTHWC[:, -1], moved_Bd[:, -REMEMBERED:])
+        motion = RecentMotion(frames_BTHWC[:, -1], moved_Bd[:, -REMEMBERED:])
         return replace(memory, foreseen=foreseen.frames(slice(-1)), motion=motion)
 
     @torch.no_grad()
@@ -228,9 +229,7 @@ class Dynamics(nn.Module):
         assert memory.is_awaiting, "call expect first: an action leads to each frame"
         motion = None
         if self.compensation:
-            frame_BHWC = self.compensation.decode(tokens_BN.unsqueeze(1))[:, 0]
-            moved_B1d = measure(torch.stack([memory.motion.frame_BHWC, frame_BHWC], dim=1))
-            motion = LastMotion(frame_BHWC, torch.cat([memory.motion.moved_BRd[:, 1:], moved_B1d], dim=1))
+            motion = memory.motion.then(self.compensation.decode(tokens_BN.unsqueeze(1))[:, 0])
         return replace(memory, unread_BTN=torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], 1), motion=motion)
 
     def read(self, memory: Memory) -> Memory:

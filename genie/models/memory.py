@@ -1,28 +1,15 @@
 """What the dynamics knows of the past while a world is played: the key-value cache, and what is not read into it yet.
 
-Axes: `B` worlds, `T` frames, `N` tokens a frame, `C` context frames, `H W` pixels of three colours, `R` displacements
-remembered, `d` the two numbers of each.
+Axes: `B` worlds, `T` frames, `N` tokens a frame, `C` context frames.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 
 from genie.models.motion_compensation import Foreseen
+from genie.models.recent_motion import RecentMotion
 from genie.models.st_transformer import KeyValue
-
-
-class LastMotion(NamedTuple):
-    """What the next motion is expected from.
-
-    Attributes:
-        frame_BHWC: uint8, the last frame as the tokenizer decodes it.
-        moved_BRd: the last R displacements up to it, in pixels; 0 before the first.
-    """
-
-    frame_BHWC: torch.Tensor
-    moved_BRd: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Memory:
     led_to_BT: torch.Tensor
     num_read: int = 0
     foreseen: Foreseen | None = None
-    motion: LastMotion | None = None
+    motion: RecentMotion | None = None
 
     @property
     def last_BN(self) -> torch.Tensor:
@@ -74,5 +61,5 @@ class Memory:
             unread_BTN=many(self.unread_BTN),
             led_to_BT=many(self.led_to_BT),
             foreseen=self.foreseen and Foreseen(*map(many, self.foreseen)),
-            motion=self.motion and LastMotion(*map(many, self.motion)),
+            motion=self.motion and self.motion.repeated(times),
         )

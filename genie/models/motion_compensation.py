@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genie.models.motion_predictor import REMEMBERED, MotionPredictor, MotionPredictorConfig, look
+from genie.models.motion_predictor import MotionPredictor, MotionPredictorConfig
+from genie.models.recent_motion import REMEMBERED, look
 from genie.models.registration import warp
 from genie.models.tokenizer import PATCH, Tokenizer
 

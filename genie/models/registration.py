@@ -66,6 +66,12 @@ def displacements(frames_BTHWC: torch.Tensor, ignored: Box | None = None) -> tor
     return found_Md.view(num_clips, num_frames, 2)[:, :-1]
 
 
+def past_displacements(moved_BSd: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` displacements before each transition, the latest first, 0 before the first: `(B, S, count, 2)`."""
+    before = [F.pad(moved_BSd, (0, 0, age, 0))[:, : moved_BSd.shape[1]] for age in range(1, count + 1)]
+    return torch.stack(before, dim=2)
+
+
 def warp(frames_MHWC: torch.Tensor, displacement_Md: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames moved by displacements, between pixels linearly.
 

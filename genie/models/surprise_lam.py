@@ -22,7 +22,7 @@ from torch import nn
 
 from genie.models.config import config_from
 from genie.models.quantizer import VectorQuantizer, code_statistics
-from genie.models.registration import MAX_SHIFT, Box, displacements
+from genie.models.registration import MAX_SHIFT, Box, displacements, past_displacements
 from genie.params import SurpriseLamParams
 
 PIXELS = 8.0  # displacements are seen in units of so many pixels
@@ -160,13 +160,12 @@ class SurpriseLam(nn.Module):
             `(B, S, ...)`.
         """
         moved_BSd = displacements(frames_BTHWC, ignored=self.sprite)
-        past = [F.pad(moved_BSd, (0, 0, age, 0))[:, : moved_BSd.shape[1]] for age in range(1, self.history)]
         sprites_BTHWC = self.sprite.crop(frames_BTHWC)
         gray_BSHW = self.surroundings.crop(frames_BTHWC[:, :-1]).float().mean(-1)
         gray_BSHW = F.avg_pool2d(gray_BSHW, COARSE).to(torch.uint8)
         return {
             "next_Md": moved_BSd,
-            "past_MPd": torch.stack(past, dim=2),
+            "past_MPd": past_displacements(moved_BSd, self.history - 1),
             "surroundings_MHW": gray_BSHW,
             "sprites_M2HWC": torch.stack([sprites_BTHWC[:, :-1], sprites_BTHWC[:, 1:]], dim=2),
         }

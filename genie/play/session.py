@@ -62,7 +62,7 @@ class Session:
             effects=EFFECTIVE_ACTIONS,
             buttons=[
                 {**asdict(button), "action": button.action, "confidence": button.confidence}
-                for button in self._world.controls.buttons
+                for button in self._world.buttons
             ],
             settings=self._settings.model_dump(exclude={"kind"}),
             record_limit=MAX_FRAMES,
@@ -115,7 +115,7 @@ class Session:
 
     def _start_level(self, game: RealGame, twin: bool, **facts) -> bytes:
         frames_THWC, effects = game.begin(self._world.context_frames)
-        prompt = Prompt(frames_THWC, self._world.controls.steer_in_turn(effects), f"level {game.level_seed}")
+        prompt = Prompt(frames_THWC, self._world.steered(frames_THWC, effects), f"level {game.level_seed}")
         if game is not self._twin:
             self.close()
         self._prompt = prompt
@@ -137,7 +137,7 @@ class Session:
         self._step_count += 1
         if not self._twin:
             return self._show(frame_HWC, None, pressed=action)
-        real_HWC, ended = self._twin.step(self._world.controls.buttons[action].effect if effect is None else effect)
+        real_HWC, ended = self._twin.step(self._world.buttons[action].effect if effect is None else effect)
         if ended:
             return self._start_level(self._twin, twin=True, ended=True)
         return self._show(frame_HWC, real_HWC, pressed=action)
@@ -152,7 +152,7 @@ class Session:
             source=self._prompt.source,
             step=self._step_count,
             twin=real_HWC is not None,
-            steering=[self._world.steer(effect) for effect in range(len(EFFECTIVE_ACTIONS))],
+            steering=self._world.arrows().tolist(),
             psnr=None if real_HWC is None else round(psnr(frame_HWC, real_HWC), 2),
             imagined=len(imagined),
             recording=self._recording.is_on,

@@ -72,7 +72,7 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
             latent = latent_action(world, key)
             if latent is not None:
                 begun = time.perf_counter()
-                frame_HWC, doing = world.step(latent), world.controls.buttons[latent].caption(latent)
+                frame_HWC, doing = world.step(latent), world.buttons[latent].caption(latent)
                 screen.took(time.perf_counter() - begun)
 
 
@@ -105,7 +105,7 @@ class _Screen:
         self._seconds = deque(maxlen=20)  # of the last frames
         names = [
             f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}"
-            for latent, button in enumerate(world.controls.buttons[: len(LATENT_KEYS)])
+            for latent, button in enumerate(world.buttons[: len(LATENT_KEYS)])
         ]
         rows = [names[start : start + BUTTONS_A_LINE] for start in range(0, len(names), BUTTONS_A_LINE)]
         width = FRAME_SHAPE[1] // BUTTONS_A_LINE

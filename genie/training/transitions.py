@@ -1,7 +1,7 @@
 """Transitions as a model that measures motion knows them, observed once and drawn again and again: the latent action
-model of kind `surprise`, and the motion predictor."""
+model of kind `surprise`, the motion predictor, and what steers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -49,10 +49,10 @@ class TransitionWindows(Windows):
         model: that observes them.
         store: a split.
         batch_size: transitions, drawn with replacement.
-        actions: `(num_frames,)` uint8, which the batches tell as `actions_M`; None: they tell of none.
+        labels: what else the batches tell of each transition, by name: `(num_frames,)` whole numbers, told as int64.
 
     Raises:
-        WindowError: no episode is as long as a transition and its history, or the actions are of other frames.
+        WindowError: no episode is as long as a transition and its history, or a label is of other frames.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class TransitionWindows(Windows):
         batch_size: int,
         seed: int,
         num_batches: int,
-        actions: np.ndarray | None = None,
+        labels: Mapping[str, np.ndarray] | None = None,
     ):
-        if actions is not None and len(actions) != store.num_frames:
-            raise WindowError(f"{store.num_frames} frames but {len(actions)} actions; run `dvc repro`")
+        labels = labels or {}
+        for name, label in labels.items():
+            if len(label) != store.num_frames:
+                raise WindowError(f"{store.num_frames} frames but {len(label)} labels {name}; run `dvc repro`")
         starts = window_starts(store.episode_starts, store.num_frames, model.history + 1)
         super().__init__(starts, model.history + 1, batch_size, seed, num_batches)
-        self.observed = observe_split(model, store)
-        if actions is not None:
-            self.observed["actions_M"] = actions.astype(np.int64)
+        self.observed = observe_split(model, store) | {name: label.astype(np.int64) for name, label in labels.items()}
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         transitions_B = self._draw(step) + self.window - 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genie.data.controls import ARROWS, Controls
+from genie.data.buttons import ARROWS
 from genie.data.episodes import NO_ACTION, SCHEMA_VERSION, EpisodeStore
 from genie.data.shards import shard_file
 from genie.data.simulator import effective_action
@@ -37,7 +37,7 @@ class RollingWorld:
     """Knows the physics; `obeys=False` never moves."""
 
     num_actions, context_frames, device = 6, 2, torch.device("cpu")
-    controls = Controls(ARROWS, tuple(((effect,) * 7,) * 7 for effect in range(6)))
+    buttons = ARROWS
     tokenizer = IdentityTokenizer()
 
     def __init__(self, obeys: bool = True):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genie.data.branches import Branches, play_branches
-from genie.data.controls import ARROWS
+from genie.data.buttons import ARROWS
 from genie.evaluation.counterfactual import (
     branch_metrics,
     confusion,

@@ -4,7 +4,8 @@ import torch
 
 from genie.data.windows import WindowError
 from genie.evaluation.motion import evaluate_motion
-from genie.models.motion_predictor import PIXELS, MotionPredictor, MotionPredictorConfig
+from genie.models.motion_predictor import MotionPredictor, MotionPredictorConfig
+from genie.models.recent_motion import PIXELS
 from genie.training.transitions import TransitionWindows
 
 
@@ -19,7 +20,7 @@ def predictor():
 
 def test_errors_are_mean_distances(predictor, coinrun):
     store = coinrun["val"]
-    windows = TransitionWindows(predictor, store, 16, 0, 3, actions=np.zeros(store.num_frames))
+    windows = TransitionWindows(predictor, store, 16, 0, 3, labels={"actions_M": np.zeros(store.num_frames)})
     batches = [windows[step] for step in range(3)]
     next_Md = torch.cat([batch["next_Md"] for batch in batches])
     last_Md = torch.cat([batch["past_MRd"][:, 0] for batch in batches])
@@ -34,5 +35,5 @@ def test_errors_are_mean_distances(predictor, coinrun):
 
 
 def test_actions_of_other_frames_are_a_fault(predictor, coinrun):
-    with pytest.raises(WindowError, match=r"\d+ frames but 5 actions; run `dvc repro`"):
-        TransitionWindows(predictor, coinrun["val"], 4, 0, 3, actions=np.zeros(5))
+    with pytest.raises(WindowError, match=r"\d+ frames but 5 labels actions_M; run `dvc repro`"):
+        TransitionWindows(predictor, coinrun["val"], 4, 0, 3, labels={"actions_M": np.zeros(5)})

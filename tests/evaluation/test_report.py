@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from genie.data.branches import Branches
-from genie.data.controls import ARROWS
+from genie.data.buttons import ARROWS
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import Tokens
 from genie.evaluation import pictures, report

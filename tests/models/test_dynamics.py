@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from genie.models.dynamics import Dynamics, DynamicsConfig, side_by_side_mask
-from genie.models.motion_predictor import REMEMBERED, MotionPredictor
+from genie.models.motion_predictor import MotionPredictor
+from genie.models.recent_motion import REMEMBERED
 from genie.models.tokenizer import Tokenizer, TokenizerConfig
 from genie.params import TrainingParams
 from genie.training.loop import make_optimizers

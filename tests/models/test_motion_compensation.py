@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from genie.models.motion_compensation import MotionCompensation
-from genie.models.motion_predictor import PIXELS, REMEMBERED, measure
+from genie.models.recent_motion import PIXELS, REMEMBERED, measure
 from genie.models.tokenizer import PATCH, Tokenizer, TokenizerConfig
 
 ACTIONS, BATCH, FRAMES = 3, 2, 3

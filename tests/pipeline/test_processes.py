@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from genie.params import read_yaml
 
 SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages, and what they write
-TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_motion", "train_dynamics"]
+TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_motion", "train_steering", "train_dynamics"]
 
 # Saves once, after the first step, and never again unless it must; gets its Ctrl-C within step 7.
 INTERRUPTED = """

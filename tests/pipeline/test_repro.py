@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from genie.data.controls import read_controls
+from genie.data.buttons import read_buttons
 from genie.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def test_every_stage_wrote_what_it_declares(project):
             assert out["size"] > 0
             assert (project.root / out["path"]).exists()
     metrics = {path.stem for path in (project.root / "data/metrics").glob("*.json")}
-    assert metrics == {"collect", "tokenizer", "probe", "lam", "motion", "dynamics", "evaluate"}
+    assert metrics == {"collect", "tokenizer", "probe", "lam", "motion", "steering", "dynamics", "evaluate"}
 
 
 def test_mlflow_holds_a_run_a_stage_with_curves(project):
@@ -49,7 +49,7 @@ def test_mlflow_holds_a_run_a_stage_with_curves(project):
 
 def test_metrics_and_plots_show(project):
     shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
-    for name in ("collect", "tokenizer", "probe", "lam", "motion", "dynamics", "evaluate"):
+    for name in ("collect", "tokenizer", "probe", "lam", "motion", "steering", "dynamics", "evaluate"):
         assert shown[f"data/metrics/{name}.json"]["data"]
     project.dvc("plots", "show", "--out", "dvc_plots")
     page = (project.root / "dvc_plots/index.html").read_text()
@@ -58,8 +58,8 @@ def test_metrics_and_plots_show(project):
         assert name in page
 
 
-def test_the_controls_go_with_the_models(project):
-    assert len(read_controls(project.root / "data/models").buttons) == 6
+def test_the_buttons_go_with_the_models(project):
+    assert len(read_buttons(project.root / "data/models")) == 6
 
 
 def test_the_world_is_logged_to_be_played_and_exported_to_be_shared(project):

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.controls import write_controls
+from genie.data.buttons import write_buttons
 from genie.params import load_params
 from genie.play.opening import open_world
 from genie.pretrained import PretrainedError
@@ -41,9 +41,9 @@ def test_a_world_is_a_folder(exported, tiny_params):
 
 
 def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):
-    for model in (tiny_world.tokenizer, tiny_world.dynamics):
+    for model in (tiny_world.tokenizer, tiny_world.dynamics, tiny_world.steering):
         save_model(tmp_path / model.kind, model)
-    write_controls(tmp_path, tiny_world.controls)
+    write_buttons(tmp_path, tiny_world.buttons)
     tiny_world.sampling = tiny_params.sampling
     assert same(open_world(str(tmp_path), tiny_params), tiny_world)
 

@@ -97,7 +97,7 @@ def test_it_shows_the_prompt_that_it_starts_from(page, shared_world):
 def test_it_shows_what_the_buttons_mean(page, shared_world):
     rows = page.locator("#table tr").all()[1:]
     pads = page.locator("#latents .pad").all()
-    for button, row, pad in zip(shared_world.controls.buttons, rows, pads, strict=True):
+    for button, row, pad in zip(shared_world.buttons, rows, pads, strict=True):
         name, confidence = button.action.replace("_", " "), f"{button.confidence:.0%}"
         assert name in row.inner_text()
         assert name in pad.inner_text()

@@ -130,7 +130,7 @@ def test_the_twin_is_the_real_game_under_the_same_effects(begin, shared_world, t
             assert np.array_equal(real, game.step(EFFECTIVE_ACTIONS.index(effect))[0])
             assert facts["psnr"] == pytest.approx(psnr(dream, real), abs=0.01)
         _, (_, real) = ask(session, press(2))
-        assert np.array_equal(real, game.step(shared_world.controls.buttons[2].effect)[0])
+        assert np.array_equal(real, game.step(shared_world.buttons[2].effect)[0])
 
 
 def test_with_a_twin_the_dream_is_the_same_as_without(begin):
@@ -187,7 +187,7 @@ def test_hello_tells_what_there_is(begin, shared_world):
     frames = np.frombuffer(pixels, np.uint8).reshape(-1, 64, 64, 3)
     assert np.array_equal(frames, [prompt.frames_THWC[-1] for prompt in shared_world.prompts])
     assert facts["prompts"] == [prompt.source for prompt in shared_world.prompts]
-    for button, told in zip(shared_world.controls.buttons, facts["buttons"], strict=True):
+    for button, told in zip(shared_world.buttons, facts["buttons"], strict=True):
         assert (button.action, button.confidence) == (told["action"], told["confidence"])
         assert list(button.shares) == told["shares"]
 

@@ -132,7 +132,7 @@ def test_a_game(folder):
         opening = typist.screen()
         assert ENTER.rpartition("\x1b")[0] in opening
         assert "press a key" in opening
-        for latent, button in enumerate(world.controls.buttons):
+        for latent, button in enumerate(world.buttons):
             assert f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}" in opening
         assert not typist.mode()[3] & (termios.ECHO | termios.ICANON)
         assert np.array_equal(pixels(opening), start(first))
@@ -142,7 +142,7 @@ def test_a_game(folder):
             screen = typist.screen()
             assert np.array_equal(pixels(screen), world.step(latent))
             assert re.search(r"\d\.\d frames/s", screen)
-            assert world.controls.buttons[latent].caption(latent) in screen
+            assert world.buttons[latent].caption(latent) in screen
         typist.type(b"r")
         assert np.array_equal(pixels(typist.screen()), start(first))
         typist.type(b"n")

@@ -96,6 +96,7 @@ def test_deps_are_the_modules_a_stage_runs(stage):
         ("genie/models/surprise_lam.py", {"train_lam", "label_actions", "evaluate"}),
         ("genie/training/sprite.py", {"train_lam"}),
         ("genie/models/motion_predictor.py", {"train_motion", "train_dynamics", "evaluate"}),
+        ("genie/models/steering.py", {"train_steering", "evaluate"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
         ("genie/world.py", {"evaluate"}),

@@ -14,10 +14,12 @@ from genie.models.dynamics import build_dynamics
 from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
+from genie.models.steering import build_steering
 from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import build_tokenizer
 from genie.params import parse_params
 from genie.runtime import make_accelerator
+from genie.training.labelling import true_actions_of
 from genie.training.transitions import TransitionWindows
 from tests.conftest import merged
 
@@ -33,7 +35,7 @@ def accelerator(tiny_params, tmp_path, monkeypatch):
     torch.set_num_threads(num_threads)
 
 
-@pytest.fixture(params=["tokenizer", "probe", "surprise", "pixels", "motion", "dynamics"])
+@pytest.fixture(params=["tokenizer", "probe", "surprise", "pixels", "motion", "steering", "dynamics"])
 def job(request, tiny_params, coinrun):
     """For one of the models, the latent action model by its kind: its name, its params, a function that builds it
     afresh, and its data."""
@@ -57,6 +59,7 @@ def golden_job(request, tiny_params, tmp_path):
             "pixels": {"steps": 36, "lr": 5e-4},
         },
         "motion": {"steps": 36},
+        "steering": {"steps": 36},
         "dynamics": {"steps": 36},
     }
     params = parse_params(merged(tiny_params.model_dump(), changes))
@@ -83,8 +86,16 @@ def make_job(name, all_params, store):
         known = {"num_actions": 6, "frame_size": FRAME_SHAPE[:2]}
         actions = np.random.default_rng(0).integers(6, size=store.num_frames)
         observer = build_motion_predictor(params, **known)
-        dataset = TransitionWindows(observer, store, params.batch_size, params.seed, params.steps, actions)
+        labels = {"actions_M": actions}
+        dataset = TransitionWindows(observer, store, params.batch_size, params.seed, params.steps, labels)
         return name, params, lambda: build_motion_predictor(params, **known), dataset
+    if name == "steering":
+        known = {"num_effects": 6, "num_actions": 5, "frame_size": FRAME_SHAPE[:2]}
+        actions = np.random.default_rng(0).integers(5, size=store.num_frames)
+        labels = {"effects_M": true_actions_of(store), "actions_M": actions, "before_M": np.roll(actions, 1)}
+        observer = build_steering(params, **known)
+        dataset = TransitionWindows(observer, store, params.batch_size, params.seed, params.steps, labels)
+        return name, params, lambda: build_steering(params, **known), dataset
     rng = np.random.default_rng(0)
     tokens = rng.integers(50, size=(300, 256)).astype(np.uint16)
     latent_actions = rng.integers(8, size=300).astype(np.uint8)

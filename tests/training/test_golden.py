@@ -15,7 +15,7 @@ from genie.training.resume import ResumeStore
 from genie.training.tracking import NullTracker
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "losses"
-JOBS = ["tokenizer", "probe", "surprise", "pixels", "motion", "dynamics"]
+JOBS = ["tokenizer", "probe", "surprise", "pixels", "motion", "steering", "dynamics"]
 TOLERANCE = 1e-4  # relative; other instruction sets (SSE4 to AVX2) were within 5e-6
 
 

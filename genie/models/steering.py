@@ -1,0 +1,145 @@
+"""Steering: which latent action an arrow presses now, from the last frame, how it came to move, and the action before.
+
+Latent actions are surprise: what "right" means on the ground, in the air and at full speed is another one each time.
+Nothing of the world depends on this: it is learnt last, for people, from transitions whose true action is known.
+
+Axes: `B` worlds, `M` any number of transitions, `A` latent actions, `E` effective true actions, `H W` pixels, `R`
+displacements remembered, `d` the two numbers of each.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genie.models.ranks import my_share, num_ranks
+from genie.models.recent_motion import (
+    REMEMBERED,
+    RecentMotion,
+    as_seen,
+    cut_short,
+    look,
+    num_seen,
+    observe_motion,
+)
+from genie.params import SteeringParams
+
+HIDDEN = 128  # units of each layer
+FORGOTTEN = 0.1  # of transitions in training, the share whose latent action before is not known
+TELLING = 2  # how much more it counts that a latent action tells an arrow from others than that it is likely
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """Shape of what steers.
+
+    Attributes:
+        num_effects: E.
+        num_actions: A.
+        frame_size: rows and columns of a frame.
+        lam_fingerprint: tells whose latent actions they are.
+    """
+
+    num_effects: int
+    num_actions: int
+    frame_size: tuple[int, int] = (64, 64)
+    lam_fingerprint: str = ""
+
+
+class Steering(nn.Module):
+    """`P(latent action | effective action, recent motion, latent action before)`, and what to press by it.
+
+    Args:
+        config: its shape.
+    """
+
+    kind, stage = "steering", "train_steering"
+    config_class = SteeringConfig
+    history = REMEMBERED + 1  # frames before the next one
+    observe = staticmethod(observe_motion)
+
+    def __init__(self, config: SteeringConfig):
+        super().__init__()
+        self.config = config
+        self.effect_in = nn.Embedding(config.num_effects, HIDDEN)
+        self.before_in = nn.Embedding(config.num_actions + 1, HIDDEN)
+        self.seen_in = nn.Linear(num_seen(config.frame_size), HIDDEN)
+        self.layers = nn.Sequential(
+            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, config.num_actions)
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    @property
+    def unknown(self) -> int:
+        """In place of the latent action before, where none is known."""
+        return self.config.num_actions
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Cross-entropy of the latent action that followed.
+
+        Args:
+            batch: transitions as `observe_motion` gives them, and int64 `effects_M` in [0, E), `before_M` and
+                `actions_M` in [0, A), the latent actions before and of each.
+
+        Returns:
+            The loss, and metrics: `cross_entropy`, which is the loss, in nats, and `accuracy`, the share whose latent
+            action is the likeliest.
+        """
+        past_MRd, before_M, actions_M = batch["past_MRd"], batch["before_M"], batch["actions_M"]
+        if self.training:
+            past_MRd = cut_short(past_MRd)
+            drawn_M = my_share(torch.rand(num_ranks() * len(before_M), device=before_M.device))
+            before_M = before_M.masked_fill(drawn_M < FORGOTTEN, self.unknown)
+        logits_MA = self.logits(batch["coarse_MHW"], past_MRd, before_M, batch["effects_M"])
+        loss = F.cross_entropy(logits_MA, actions_M)
+        accuracy = (logits_MA.argmax(-1) == actions_M).float().mean()
+        return loss, {"cross_entropy": loss.detach(), "accuracy": accuracy}
+
+    def logits(
+        self, coarse_MHW: torch.Tensor, past_MRd: torch.Tensor, before_M: torch.Tensor, effects_M: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits `(M, A)` of the latent action that follows.
+
+        Args:
+            coarse_MHW: frames as `look` sees them.
+            past_MRd: the displacements that led to them, the latest first, in pixels; 0 where none is known.
+            before_M: the latent action that led to them, or `unknown`.
+            effects_M: the effective action that leads on from them.
+        """
+        with torch.autocast(coarse_MHW.device.type, enabled=False):
+            seen_MD = self.seen_in(as_seen(coarse_MHW, past_MRd))
+            return self.layers(seen_MD + self.before_in(before_M) + self.effect_in(effects_M))
+
+    @torch.no_grad()
+    def press(self, motion: RecentMotion, before_B: torch.Tensor) -> torch.Tensor:
+        """The latent action that each arrow presses: `(B, E)` int64.
+
+        The likeliest alone would often be the same for many arrows, since most pasts go on in one way whatever is
+        pressed; the most telling alone is what hardly ever follows. So their product is greatest:
+        `P(latent | effect, past)` times `P(effect | latent, past) ** TELLING`, were all effects equally frequent.
+
+        Args:
+            motion: what is known of the worlds' motion.
+            before_B: the latent action that led to their last frame, or `unknown`.
+        """
+        num_effects = self.config.num_effects
+        seen_B = look(motion.frame_BHWC), motion.moved_BRd.flip(1), before_B
+        seen_M = (part.repeat_interleave(num_effects, dim=0) for part in seen_B)
+        effects_M = torch.arange(num_effects, device=before_B.device).repeat(len(before_B))
+        likely_MA = self.logits(*seen_M, effects_M).log_softmax(-1)
+        likely_BEA = likely_MA.unflatten(0, (-1, num_effects))
+        telling_BEA = likely_BEA - likely_BEA.logsumexp(dim=1, keepdim=True)
+        return (likely_BEA + TELLING * telling_BEA).argmax(-1)
+
+
+def build_steering(params: SteeringParams, **known) -> Steering:
+    """What steers, with the weights that `params.seed` draws.
+
+    Args:
+        params: its seed.
+        known: the fields of its config: what the caches tell of actions, `num_effects` and `frame_size`.
+    """
+    torch.manual_seed(params.seed)
+    return Steering(SteeringConfig(**known))

@@ -1,0 +1,52 @@
+"""Trains what an arrow presses, of transitions whose true actions are known: data/models/steering/."""
+
+import numpy as np
+
+from genie.data.episodes import FRAME_SHAPE, EpisodeStore
+from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.data.tokens import cache_attributes, read_latent_actions
+from genie.evaluation.arrows import evaluate_arrows, validate_arrows
+from genie.models.steering import build_steering
+from genie.params import Params
+from genie.runtime import make_accelerator
+from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.checkpoint import save_model
+from genie.training.labelling import true_actions_of
+from genie.training.loop import train
+from genie.training.resume import ResumeStore
+from genie.training.tracking import Tracker
+from genie.training.transitions import TransitionWindows
+
+NUM_BATCHES = 8  # of 1024 held-out transitions
+
+
+def main(params: Params, tracker: Tracker) -> None:
+    settings = params.steering
+    accelerator = make_accelerator(params.runtime, training=True)
+    known = cache_attributes("data/actions/train.h5")
+    shape = {"num_effects": len(EFFECTIVE_ACTIONS), "frame_size": FRAME_SHAPE[:2]}
+    model = build_steering(settings, **shape, **known).to(accelerator.device)
+
+    def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
+        store = EpisodeStore(f"data/frames/{split}")
+        latents = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])
+        # The action before a transition that is drawn is of its own episode: so is all its history.
+        labels = {"effects_M": true_actions_of(store), "actions_M": latents, "before_M": np.roll(latents, 1)}
+        return TransitionWindows(model, store, batch_size, seed, num_batches, labels)
+
+    train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)
+    resume = ResumeStore("train_steering", settings, accelerator, known)
+    curve = train(model, train_set, settings, accelerator, tracker, resume, validate_arrows(transitions("val")))
+    if not accelerator.is_main_process:
+        return
+
+    metrics = evaluate_arrows(model, transitions("test"))
+    write_curve("steering", curve)
+    write_metrics("steering", metrics)
+    tracker.log_final(metrics)
+    save_model("data/models/steering", model)
+    resume.clear()
+
+
+if __name__ == "__main__":
+    run_stage("train_steering", main, in_processes=True)
