@@ -10,6 +10,7 @@ import numpy as np
 
 from genie.data.buttons import count_buttons, write_buttons
 from genie.data.episodes import SPLITS, EpisodeStore
+from genie.data.labels import true_actions_of
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, write_latent_actions
 from genie.models.lam import LatentActionModel
@@ -17,7 +18,7 @@ from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage
 from genie.training.checkpoint import load_model
-from genie.training.labelling import latent_actions_of, true_actions_of
+from genie.training.labelling import latent_actions_of
 from genie.training.tracking import Tracker
 
 ACTIONS = "data/actions"

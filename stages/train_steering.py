@@ -3,6 +3,7 @@
 import numpy as np
 
 from genie.data.episodes import FRAME_SHAPE, EpisodeStore
+from genie.data.labels import true_actions_of
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.data.tokens import cache_attributes, read_latent_actions
 from genie.evaluation.arrows import evaluate_arrows, validate_arrows
@@ -11,7 +12,6 @@ from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
 from genie.training.checkpoint import save_model
-from genie.training.labelling import true_actions_of
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from genie.training.tracking import Tracker

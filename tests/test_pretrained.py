@@ -77,7 +77,7 @@ def test_saving_what_was_loaded_gives_the_same_bytes(folder, tmp_path):
 def test_weights_are_halved_and_float16_keeps_them_closer_than_bfloat16(tiny_world, folder):
     state = safetensors.torch.load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
-    assert {name.partition(".")[0] for name in state} == {"tokenizer", "dynamics"}
+    assert {name.partition(".")[0] for name in state} == {"tokenizer", "dynamics", "steering"}
     prompt = tiny_world.prompts[0]
     read = tiny_world._read(torch.from_numpy(prompt.frames_THWC[None]), None)
     memory = tiny_world.dynamics.expect(read, torch.tensor([0]))

@@ -1,4 +1,4 @@
-"""Windows with the actions that were really taken: for the probe alone.
+"""The actions that were really taken, and windows with them: for the probe, the upper bound and what arrows press.
 
 Apart from the other windows, so that the stages that train on those do not depend on the simulator.
 
@@ -8,7 +8,7 @@ Legend: B batch, T frames, S = T - 1 transitions, H W C pixels.
 import numpy as np
 import torch
 
-from genie.data.episodes import EpisodeStore
+from genie.data.episodes import NO_ACTION, EpisodeStore
 from genie.data.simulator import effective_action
 from genie.data.windows import FrameWindows, read_windows
 
@@ -43,3 +43,13 @@ class LabelledFrameWindows(FrameWindows):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         return read_labelled_windows(self.store, self.actions, self._draw(step), self.window)
+
+
+def true_actions_of(store: EpisodeStore) -> np.ndarray:
+    """Effective true actions of a split, in place of latent ones: `(num_frames,)` uint8, `NO_ACTION` at an episode's
+    last frame."""
+    actions = store.actions()
+    taken = actions != NO_ACTION
+    labels = np.full(len(actions), NO_ACTION, np.uint8)
+    labels[taken] = effective_action(actions[taken])
+    return labels

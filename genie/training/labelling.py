@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from genie.data.episodes import NO_ACTION, EpisodeStore
-from genie.data.simulator import effective_action
 from genie.models.lam import LatentActionModel
 from genie.progress import progress
 
@@ -20,13 +19,3 @@ def latent_actions_of(lam: LatentActionModel, store: EpisodeStore, name: str) ->
             frames_THWC = torch.from_numpy(store.read(episode.start, episode.stop)).to(device)
             actions[:-1] = lam.infer_actions(frames_THWC.unsqueeze(0))[0].cpu().numpy()
         yield actions
-
-
-def true_actions_of(store: EpisodeStore) -> np.ndarray:
-    """Effective true actions of a split, in place of latent ones: `(num_frames,)` uint8, `NO_ACTION` at an episode's
-    last frame."""
-    actions = store.actions()
-    taken = actions != NO_ACTION
-    labels = np.full(len(actions), NO_ACTION, np.uint8)
-    labels[taken] = effective_action(actions[taken])
-    return labels

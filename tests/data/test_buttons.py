@@ -10,8 +10,8 @@ from genie.data.buttons import (
     write_buttons,
 )
 from genie.data.episodes import NO_ACTION
+from genie.data.labels import true_actions_of
 from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.training.labelling import true_actions_of
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from genie.data.labels import true_actions_of
 from genie.evaluation.arrows import evaluate_arrows
 from genie.models.steering import Steering, SteeringConfig
-from genie.training.labelling import true_actions_of
 from genie.training.transitions import TransitionWindows
 
 

@@ -89,7 +89,10 @@ def test_deps_are_the_modules_a_stage_runs(stage):
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("genie/data/simulator.py", {"collect", "train_probe", "train_lam", "label_actions", "evaluate"}),
+        (
+            "genie/data/simulator.py",
+            {"collect", "train_probe", "train_lam", "label_actions", "train_steering", "evaluate"},
+        ),
         ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
         ("genie/models/motion_encoder.py", {"train_probe", "train_lam", "label_actions", "evaluate"}),
         ("genie/models/probe.py", {"train_probe", "train_lam", "evaluate"}),

@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 from genie.costs import A_SPRITE
 from genie.data.collect import collect
 from genie.data.episodes import FRAME_SHAPE, NO_ACTION, EpisodeStore
-from genie.data.labels import LabelledFrameWindows
+from genie.data.labels import LabelledFrameWindows, true_actions_of
 from genie.data.windows import FrameWindows, TokenWindows
 from genie.models.dynamics import build_dynamics
 from genie.models.motion_predictor import build_motion_predictor
@@ -19,7 +19,6 @@ from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import build_tokenizer
 from genie.params import parse_params
 from genie.runtime import make_accelerator
-from genie.training.labelling import true_actions_of
 from genie.training.transitions import TransitionWindows
 from tests.conftest import merged
 

@@ -6,10 +6,11 @@ import torch
 
 from genie.costs import A_SPRITE
 from genie.data.episodes import FRAME_SHAPE, NO_ACTION
+from genie.data.labels import true_actions_of
 from genie.data.simulator import effective_action
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.surprise_lam import build_surprise_lam
-from genie.training.labelling import latent_actions_of, true_actions_of
+from genie.training.labelling import latent_actions_of
 
 
 @pytest.fixture(params=["surprise", "pixels"])
