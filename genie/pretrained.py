@@ -50,6 +50,8 @@ Nobody told it what its buttons do. What they came to do was counted afterwards,
 {% for button in world.buttons -%}
 | {{ loop.index0 }} | {{ button.action.replace("_", " ") }} | {{ "%.2f" | format(button.confidence) }} |
 {% endfor %}
+Which of them an arrow presses, in which state, was learnt afterwards too, from recorded play.
+
 ## Play
 
 ```python
