@@ -54,7 +54,7 @@ def test_exported_again_it_is_the_same_to_the_byte(pipeline):
 def test_the_card_tells_metrics_and_command(pipeline):
     Path("data/metrics").mkdir()
     # As git has them: a run may be under way.
-    for name in ("collect", "tokenizer", "lam", "motion", "dynamics", "evaluate"):
+    for name in ("collect", "tokenizer", "lam", "motion", "steering", "dynamics", "evaluate"):
         git = ["git", "show", f":data/metrics/{name}.json"]
         metrics = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         Path(f"data/metrics/{name}.json").write_text(metrics)

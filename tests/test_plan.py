@@ -99,7 +99,7 @@ def test_tables_are_markdown(plans):
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     models = [line.split()[1] for line in tables[0].splitlines()[2:]]
-    assert models == ["tokenizer", "probe", "lam", "motion", "dynamics", "all"]
+    assert models == ["tokenizer", "probe", "lam", "motion", "steering", "dynamics", "all"]
 
 
 def test_the_command_prints_the_tables_or_all_of_it(project, plans):

@@ -17,7 +17,7 @@ SUMMARY = METRICS_FOLDER / "seeds.json"
 def run_of(seed: int, perplexity: float) -> Run:
     """A healthy run, but for its perplexity."""
     lam = {"codebook_perplexity": perplexity, "information": 0.8}
-    others = {"motion": {"motion_error": 1.0}, "evaluate": {"psnr": 20.0}}
+    others = {"motion": {"motion_error": 1.0}, "steering": {"arrow_bits": 0.5}, "evaluate": {"psnr": 20.0}}
     return Run(seed, {"lam": lam, "dynamics": {"cross_entropy": 2.0 + seed}, **others})
 
 

@@ -85,7 +85,13 @@ def test_the_upper_bound_is_an_experiment_in_a_temporary_copy_tracked_here(proje
     project.run("git", "restore", ".")
     installed = f".venv/installed-{sys.version_info.major}.{sys.version_info.minor}"
     output = project.run("make", "upper-bound", f"PYTHON={sys.executable}", f"--old-file={installed}")
-    assert project.stages_run(output)[-4:] == ["label_actions", "train_motion", "train_dynamics", "evaluate"]
+    assert project.stages_run(output)[-5:] == [
+        "label_actions",
+        "train_motion",
+        "train_steering",
+        "train_dynamics",
+        "evaluate",
+    ]
     assert "evaluate" in [run.info.run_name for run in project.runs()["true-actions"]]
     assert project.run("git", "status", "--porcelain").split() == ["??", "data/metrics/true_actions.json"]
     told = json.loads((project.root / "data/metrics/true_actions.json").read_text())
