@@ -292,22 +292,6 @@ class WorldModel(
         return latents_BE if self._batched else latents_BE[0]
 
     @torch.inference_mode()
-    def steered(self, frames_THWC: np.ndarray, effects_S: Sequence[int]) -> np.ndarray:
-        """The latent actions `(S,)` int64 that arrows would have pressed between the frames of a film.
-
-        Args:
-            frames_THWC: uint8, T = S + 1 or more.
-            effects_S: indices in `EFFECTIVE_ACTIONS`: what was pressed after each but the last.
-        """
-        frames_1THWC = torch.tensor(frames_THWC[None], device=self.device)
-        motion, latents = RecentMotion.of(frames_1THWC[:, :1]), [self.steering.unknown]
-        for step, effect in enumerate(effects_S):
-            pressed_BE = self.steering.press(motion, torch.tensor(latents[-1:], device=self.device))
-            latents.append(int(pressed_BE[0, effect]))
-            motion = motion.then(frames_1THWC[:, step + 1])
-        return np.array(latents[1:], np.int64)
-
-    @torch.inference_mode()
     def imagine(self) -> np.ndarray:
         """What each latent action would lead to, uint8 `(A, H, W, 3)`, or `(B, A, H, W, 3)` where B worlds are played;
         the world stays where it is.

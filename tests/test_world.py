@@ -280,17 +280,6 @@ def test_what_arrows_press_follows_from_what_was_shown_and_pressed(
     assert len(set(pressed)) > 1
 
 
-def test_a_film_is_steered_as_its_frames_are_played(world, prompt):
-    """Against arrows asked one after another, each of what was known then."""
-    film_THWC, effects = prompt[0].flatten(0, 1).numpy(), [2, 5, 0, 1, 3]
-    latents = world.steered(film_THWC[:6], effects)
-    for step, effect in enumerate(effects):
-        motion = RecentMotion.of(torch.tensor(film_THWC[: step + 1])[None])
-        before = torch.tensor([latents[step - 1] if step else world.steering.unknown])
-        assert world.steering.press(motion, before)[0, effect] == latents[step]
-    assert world.steered(film_THWC[:1], []).shape == (0,)
-
-
 def test_worlds_of_a_batch_are_steered_each_by_its_own_past(world, prompt):
     frames_BTHWC, actions_BS = prompt[0].numpy(), prompt[1].numpy()
     world.reset(frames_BTHWC, actions=actions_BS)

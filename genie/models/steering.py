@@ -7,6 +7,7 @@ Axes: `B` worlds, `M` any number of transitions, `A` latent actions, `E` effecti
 displacements remembered, `d` the two numbers of each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,6 +133,20 @@ class Steering(nn.Module):
         likely_BEA = likely_MA.unflatten(0, (-1, num_effects))
         telling_BEA = likely_BEA - likely_BEA.logsumexp(dim=1, keepdim=True)
         return (likely_BEA + TELLING * telling_BEA).argmax(-1)
+
+    def press_in_turn(self, frames_THWC: torch.Tensor, effects_S: Sequence[int]) -> list[int]:
+        """The S latent actions that arrows would have pressed between the frames of a film, nothing known before.
+
+        Args:
+            frames_THWC: uint8, T = S + 1.
+            effects_S: the effective action that was taken after each frame but the last.
+        """
+        motion, latents = RecentMotion.of(frames_THWC[None, :1]), [self.unknown]
+        for effect, frame_HWC in zip(effects_S, frames_THWC[1:], strict=True):
+            pressed_BE = self.press(motion, torch.tensor(latents[-1:], device=frames_THWC.device))
+            latents.append(int(pressed_BE[0, effect]))
+            motion = motion.then(frame_HWC[None])
+        return latents[1:]
 
 
 def build_steering(params: SteeringParams, **known) -> Steering:

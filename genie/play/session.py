@@ -6,6 +6,7 @@ Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 from dataclasses import asdict
 
 import numpy as np
+import torch
 
 from genie.data.simulator import EFFECTIVE_ACTIONS
 from genie.params import CollectParams
@@ -115,7 +116,9 @@ class Session:
 
     def _start_level(self, game: RealGame, twin: bool, **facts) -> bytes:
         frames_THWC, effects = game.begin(self._world.context_frames)
-        prompt = Prompt(frames_THWC, self._world.steered(frames_THWC, effects), f"level {game.level_seed}")
+        film_THWC = torch.from_numpy(frames_THWC).to(self._world.device)
+        actions = np.array(self._world.steering.press_in_turn(film_THWC, effects), np.int64)
+        prompt = Prompt(frames_THWC, actions, f"level {game.level_seed}")
         if game is not self._twin:
             self.close()
         self._prompt = prompt

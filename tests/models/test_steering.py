@@ -77,6 +77,17 @@ def test_what_is_pressed_is_likely_and_telling_as_weighed_one_by_one(steering, f
     assert differing > 0, "likely alone would do"
 
 
+def test_a_film_is_steered_as_its_frames_come(steering, frames_BTHWC, scrambled):
+    """Against arrows asked one after another, each of what was known then."""
+    scrambled(steering)
+    film_THWC, effects = frames_BTHWC.flatten(0, 1)[:6], [2, 0, 1, 2, 0]
+    latents = steering.press_in_turn(film_THWC, effects)
+    for step, effect in enumerate(effects):
+        before = torch.tensor([latents[step - 1] if step else steering.unknown])
+        assert steering.press(RecentMotion.of(film_THWC[None, : step + 1]), before)[0, effect] == latents[step]
+    assert steering.press_in_turn(film_THWC[:1], []) == []
+
+
 def test_little_is_known_now_and_then_in_training_alone(steering, batch, scrambled):
     """As at the start of a dream: then the latent action before is not told, nor how the picture moved."""
     scrambled(steering)
