@@ -9,14 +9,13 @@ from genie.evaluation.gate import check_gate
 from genie.evaluation.probing import evaluate_probe
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import ActionProbe
-from genie.models.surprise_lam import build_surprise_lam
 from genie.params import Params
 from genie.runtime import make_accelerator
 from genie.stage import run_stage, write_curve, write_metrics
+from genie.training.agent import build_for_agent
 from genie.training.checkpoint import load_model, save_model
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.sprite import find_sprite, measure_staying
 from genie.training.tracking import Tracker
 from genie.training.transitions import TransitionWindows
 
@@ -30,9 +29,8 @@ def main(params: Params, tracker: Tracker) -> None:
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     drawn = settings.batch_size, settings.seed, settings.steps
     if params.lam.kind == "surprise":
-        sprite = find_sprite(measure_staying(stores["train"], accelerator.device))
-        model = build_surprise_lam(settings, sprite, FRAME_SHAPE[:2])
-        dataset = TransitionWindows(model.to(accelerator.device), stores["train"], *drawn)
+        model = build_for_agent(settings, stores["train"], FRAME_SHAPE[:2], accelerator.device)
+        dataset = TransitionWindows(model, stores["train"], *drawn)
     else:
         model = build_pixel_lam(settings)
         dataset = FrameWindows(stores["train"], settings.window, *drawn)

@@ -51,10 +51,12 @@ def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> n
 
 
 def outlined(frames_CHW3: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Frames with a box (top, left, height, width) drawn around its pixels."""
-    top, left, height, width = box
+    """Frames with a box (top, left, height, width) drawn around its pixels, as far as it is in the picture."""
     frames_CHW3 = frames_CHW3.copy()
-    rows, columns = slice(max(0, top - 1), top + height + 1), slice(max(0, left - 1), left + width + 1)
+    rows, columns = (
+        slice(max(0, first - 1), min(first + size + 1, most))
+        for first, size, most in zip(box[:2], box[2:], frames_CHW3.shape[1:3], strict=True)
+    )
     for side in ((rows.start, columns), (rows.stop - 1, columns), (rows, columns.start), (rows, columns.stop - 1)):
         frames_CHW3[(slice(None), *side)] = OUTLINE
     return frames_CHW3

@@ -140,7 +140,9 @@ def write_sprite(folder: Path, store: EpisodeStore, lam: LatentActionModel) -> N
     if not isinstance(lam, SurpriseLam):
         return
     starts = spread_starts(np.arange(store.num_frames), NUM_RECONSTRUCTIONS)
-    frames_CHWC = outlined(read_windows(store, starts, 1)[:, 0], lam.sprite)
+    frames_CHWC = read_windows(store, starts, 1)[:, 0]
+    boxes = lam.sprites(torch.from_numpy(frames_CHWC).to(next(lam.parameters()).device))
+    frames_CHWC = np.concatenate([outlined(frames_CHWC[[i]], box) for i, box in enumerate(boxes)])
     save_png(folder / "sprite.png", contact_sheet(frames_CHWC[None], [["the agent", *[""] * (len(starts) - 1)]]))
 
 

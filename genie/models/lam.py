@@ -1,6 +1,6 @@
 """The latent action model: which of A actions took this frame to the next? (Genie, section 2.1).
 
-Two kinds, one interface:
+Two kinds, `surprise` and `pixels`, the first of which tracks the agent where no camera follows it; one interface:
 
 - `num_actions`, and `history`, the frames before the next one on which an inferred action depends;
 - `forward(batch) -> (loss, metrics)`, for the training loop;
@@ -11,5 +11,6 @@ Two kinds, one interface:
 
 from genie.models.pixel_lam import PixelLam
 from genie.models.surprise_lam import SurpriseLam
+from genie.models.tracking_lam import TrackingLam
 
-LatentActionModel = PixelLam | SurpriseLam
+LatentActionModel = PixelLam | SurpriseLam | TrackingLam

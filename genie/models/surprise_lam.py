@@ -159,7 +159,7 @@ class SurpriseLam(nn.Module):
             0 before the first; `surroundings_MHW` uint8, gray, and `sprites_M2HWC` uint8, before and after it; each
             `(B, S, ...)`.
         """
-        moved_BSd = displacements(frames_BTHWC, ignored=self.sprite)
+        frames_BTHWC, moved_BSd = self._follow(frames_BTHWC)
         sprites_BTHWC = self.sprite.crop(frames_BTHWC)
         gray_BSHW = self.surroundings.crop(frames_BTHWC[:, :-1]).float().mean(-1)
         gray_BSHW = F.avg_pool2d(gray_BSHW, COARSE).to(torch.uint8)
@@ -169,6 +169,14 @@ class SurpriseLam(nn.Module):
             "surroundings_MHW": gray_BSHW,
             "sprites_M2HWC": torch.stack([sprites_BTHWC[:, :-1], sprites_BTHWC[:, 1:]], dim=2),
         }
+
+    def sprites(self, frames_MHWC: torch.Tensor) -> list[Box]:
+        """Where the agent is in each of uint8 frames."""
+        return [self.sprite] * len(frames_MHWC)
+
+    def _follow(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames in which the sprite is where `sprite` says, and how far the picture moved in each transition."""
+        return frames_BTHWC, displacements(frames_BTHWC, ignored=self.sprite)
 
     def _weigh(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """The surprise and the logarithm of its deviation, as `_surprise` gives them; the logarithm of the density of

@@ -34,7 +34,7 @@ MARGIN = 2  # pixels that are added on every side: limbs that swing, an outline
 
 
 class SpriteError(ValueError):
-    """There is no sprite that the camera follows; the message names the cause and the fix."""
+    """There is no sprite that the camera follows; the message names the cause."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,18 @@ def find_sprite(measured: Staying) -> Box:
     Raises:
         SpriteError: the camera stands still, or nothing stays where it is while it moves.
     """
-    share, instead = measured.moved_share, "set lam.kind to pixels"
-    # Pressed to the right for ever, an agent stands at the border of such a picture, where actions show nothing.
-    still = f"{instead} and collect.policy to uniform"
+    share = measured.moved_share
     if share < MIN_MOVED_SHARE:
-        raise SpriteError(f"the camera stands still: the picture moves in {share:.1%} of the transitions; {still}")
+        raise SpriteError(f"the camera stands still: the picture moves in {share:.1%} of the transitions")
     change_HW = measured.error_staying_HW.clip(1e-9)
     if np.median(measured.error_moving_HW / change_HW) > MAX_MOVING_ERROR:
-        raise SpriteError(f"the camera stands still: things move, but not the picture as a whole; {still}")
+        raise SpriteError("the camera stands still: things move, but not the picture as a whole")
     gain_HW = measured.error_moving_HW - measured.error_staying_HW
     parts_HW, num_parts = label(gain_HW > 0, structure=np.ones((3, 3)))
     at_border = np.unique(np.concatenate([edge for side in (parts_HW, parts_HW.T) for edge in (side[0], side[-1])]))
     gains = {part: gain_HW[parts_HW == part].sum() for part in range(1, num_parts + 1) if part not in at_border}
     if max(gains.values(), default=0.0) < MIN_GAIN * np.median(change_HW):
-        raise SpriteError(
-            f"nothing stays where it is while the camera moves, so there is no agent to be seen; {instead}"
-        )
+        raise SpriteError("nothing stays where it is while the camera moves")
     part_HW = parts_HW == max(gains, key=gains.get)
     rows, columns = np.flatnonzero(part_HW.any(1)), np.flatnonzero(part_HW.any(0))
     core = Box(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)

@@ -1,0 +1,50 @@
+"""Backprojection: where in a frame the agent is, told by its colours.
+
+Colour histograms (Swain and Ballard 1991, "Color indexing"): each colour has a likeness, how sure it is that a
+pixel of that colour is the agent's; the agent is where the most of it gathers, and to a fraction of a pixel at its
+centre of mass. A frame is looked at by itself, so a mistake in one is none in the next.
+
+Axes: `M` frames, `H W C` pixels, `K` colours, `R Q` rows and columns of a window, `d` the two numbers of a place:
+pixels from the left and from the top.
+"""
+
+import torch
+import torch.nn.functional as F
+
+LEVELS = 16  # of red, green and blue each
+NUM_COLORS = LEVELS**3
+SIDE = 7  # pixels: of the window in which likeness gathers
+
+
+def colors_of(frames_MHWC: torch.Tensor) -> torch.Tensor:
+    """The colour of each pixel of uint8 frames: int64 `(M, H, W)` in [0, NUM_COLORS)."""
+    red, green, blue = (frames_MHWC // (256 // LEVELS)).long().unbind(-1)
+    return (red * LEVELS + green) * LEVELS + blue
+
+
+def locate(likeness_MHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where likeness, 0 or more, gathers.
+
+    Returns:
+        Places `(M, 2)` float32, and `(M,)`, how much of it is in the window of `SIDE` pixels there.
+    """
+    width = likeness_MHW.shape[2]
+    columns_MHW = F.avg_pool2d(likeness_MHW, (1, SIDE), 1, (0, SIDE // 2), divisor_override=1)
+    gathered_MHW = F.avg_pool2d(columns_MHW, (SIDE, 1), 1, (SIDE // 2, 0), divisor_override=1)
+    mass_M, best_M = gathered_MHW.flatten(1).max(1)
+    middle_Md = torch.stack([best_M % width, best_M // width], dim=1)
+    window_MRQ = windows_at(likeness_MHW, middle_Md, SIDE)
+    offsets = torch.arange(SIDE, device=likeness_MHW.device) - SIDE // 2
+    pulls = [(window_MRQ.sum(axis) * offsets).sum(1) for axis in (1, 2)]
+    return middle_Md + torch.stack(pulls, dim=1) / mass_M.clamp_min(1e-6).unsqueeze(1), mass_M
+
+
+def windows_at(images: torch.Tensor, middle_Md: torch.Tensor, side: int) -> torch.Tensor:
+    """Squares of images `(M, H, W, ...)` with the pixels `middle_Md`, whole numbers, in their middles: `(M, side, side,
+    ...)`, 0 beyond the border."""
+    offsets = torch.arange(side, device=images.device) - side // 2
+    (columns, rows), (width, height) = (middle_Md.T[:, :, None] + offsets).long(), (images.shape[2], images.shape[1])
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    index = torch.arange(len(images), device=images.device)[:, None, None]
+    cut = images[index, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    return torch.where(inside[(...,) + (None,) * (images.dim() - 3)], cut, torch.zeros((), dtype=images.dtype))

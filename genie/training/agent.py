@@ -1,0 +1,36 @@
+"""The latent action model of kind `surprise` for frames whose agent is not known yet: found first, without labels."""
+
+import sys
+
+import torch
+
+from genie.data.episodes import EpisodeStore
+from genie.models.surprise_lam import SurpriseLam, build_surprise_lam
+from genie.models.tracking_lam import build_tracking_lam
+from genie.params import SurpriseLamParams
+from genie.processes import rank
+from genie.training.agent_colors import AgentError, find_colors
+from genie.training.sprite import SpriteError, find_sprite, measure_staying
+
+
+def build_for_agent(
+    params: SurpriseLamParams, store: EpisodeStore, frame_size: tuple[int, int], device: torch.device | str = "cpu"
+) -> SurpriseLam:
+    """A model with the weights that `params.seed` draws, on the device: a `TrackingLam` where no camera follows.
+
+    Raises:
+        WindowError: no episode is long enough to look for an agent in.
+        SpriteError: no camera follows an agent, and none is to be tracked; the message names the cause and the fix.
+    """
+    try:
+        return build_surprise_lam(params, find_sprite(measure_staying(store, device)), frame_size).to(device)
+    except SpriteError as fault:
+        cause = fault
+    if rank() == 0:
+        print(f"{cause}: looking for an agent that moves by itself, by its colours", file=sys.stderr)
+    try:
+        return build_tracking_lam(params, find_colors(store, device).cpu(), frame_size).to(device)
+    except AgentError as fault:
+        # Pressed to the right for ever, an agent stands at the border of such a picture, where actions show nothing.
+        instead = "set lam.kind to pixels and collect.policy to uniform"
+        raise SpriteError(f"{cause}, and no agent moves by itself: {fault}; {instead}") from None
