@@ -1,6 +1,6 @@
 """Backprojection: where in a frame the agent is, told by its colours.
 
-Colour histograms (Swain and Ballard 1991, "Color indexing"): each colour has a likeness, how sure it is that a
+Histogram backprojection (Swain and Ballard 1991, "Color indexing"): each colour has a likeness, how sure it is that a
 pixel of that colour is the agent's; the agent is where the most of it gathers, and to a fraction of a pixel at its
 centre of mass. A frame is looked at by itself, so a mistake in one is none in the next.
 

@@ -1,8 +1,8 @@
 """The latent action model of kind `surprise` where the camera stands still: it looks as if one followed the agent.
 
-The agent is tracked by its colours (`genie.models.backprojection`), which were found without labels, and each frame is moved
-so that it is in the middle. So what was measured of the whole picture is now measured of the agent, and nothing else
-of `SurpriseLam` changes.
+The agent is tracked by its colours (`genie.models.backprojection`), which were found without labels, and each frame is
+moved so that it is in the middle. So what was measured of the whole picture is now measured of the agent, and nothing
+else of `SurpriseLam` changes.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of frames, `H W C` pixels, `K` colours, `d` the two
 numbers of a place or a displacement.
@@ -10,10 +10,10 @@ numbers of a place or a displacement.
 
 import torch
 
+from genie.models.backprojection import NUM_COLORS, colors_of, locate, windows_at
 from genie.models.config import config_from
 from genie.models.registration import Box
 from genie.models.surprise_lam import SurpriseLam, SurpriseLamConfig
-from genie.models.backprojection import NUM_COLORS, colors_of, locate, windows_at
 from genie.params import SurpriseLamParams
 
 SPRITE_SIDE = 11  # pixels of the box around the agent that is its sprite
