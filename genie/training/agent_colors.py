@@ -1,11 +1,13 @@
 """The colours of an agent that moves before a camera that stands still: found in the frames, without labels.
 
 Of all that moves there, an agent alone is in every frame and goes another way at almost every step: what else passes
-goes on as before, or is there for a while. So the colours of what moves are clustered, each cluster is tracked as if it
-were the agent's, with the colours that gather where it is, and the one that is tracked best and surprises most is it.
+goes on as before, or is there for a while. So the colours of what moves are clustered, and each cluster is tracked as
+if it were the agent's, with the colours that gather where it is. The agent is what is not lost and turns most often.
 
 Axes: `C` clips, `T` frames, `M` frames of all clips, `H W` pixels, `K` colours, `d` the two numbers of a place.
 """
+
+import warnings
 
 import numpy as np
 import torch
@@ -43,16 +45,15 @@ def find_colors(store: EpisodeStore, device: torch.device | str = "cpu") -> torc
     frames_CTHWC = torch.from_numpy(read_windows(store, starts, CLIP)).to(device)
     passing_CTHW = _passing(frames_CTHWC)
     colors_PC = frames_CTHWC[passing_CTHW].cpu().numpy().astype(np.float32)
-    if len(colors_PC) < NUM_CLUSTERED // 10:
+    if len(colors_PC) < len(frames_CTHWC):  # not even a pixel a clip
         raise AgentError("nothing moves")
-    drawn = np.random.default_rng(0).choice(len(colors_PC), min(len(colors_PC), NUM_CLUSTERED), replace=False)
-    clusters, _ = kmeans2(colors_PC[drawn], NUM_CLUSTERS, minit="++", seed=0)
+    clusters = _clusters(colors_PC)
     cluster_CTHW = torch.full(passing_CTHW.shape, -1, device=device)
     cluster_CTHW[passing_CTHW] = torch.from_numpy(vq(colors_PC, clusters)[0]).to(device, cluster_CTHW.dtype)
 
     color_MHW = colors_of(frames_CTHWC.flatten(0, 1))
     best, tracked = torch.zeros(NUM_COLORS), 0.0
-    for cluster in progress(range(NUM_CLUSTERS), name="find agent", unit="colour"):
+    for cluster in progress(range(len(clusters)), name="find agent", unit="colour"):
         likeness_K, share = _track((cluster_CTHW == cluster).flatten(0, 1).float(), color_MHW)
         if share > tracked:
             best, tracked = likeness_K, share
@@ -69,6 +70,15 @@ def _passing(frames_CTHWC: torch.Tensor) -> torch.Tensor:
     passing = torch.zeros(frames_CTHWC.shape[:-1], dtype=torch.bool, device=frames_CTHWC.device)
     passing[:, 1:-1] = changed[:, :-1] & changed[:, 1:]
     return passing
+
+
+def _clusters(colors_PC: np.ndarray) -> np.ndarray:
+    """Means `(at most NUM_CLUSTERS, 3)` of k-means of colours `(P, 3)`."""
+    drawn = np.random.default_rng(0).choice(len(colors_PC), min(len(colors_PC), NUM_CLUSTERED), replace=False)
+    seen = colors_PC[drawn]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # nothing is tracked by it then
+        return kmeans2(seen, min(NUM_CLUSTERS, len(np.unique(seen, axis=0))), minit="++", seed=0)[0]
 
 
 def _track(likeness_MHW: torch.Tensor, color_MHW: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from genie.data.episodes import EpisodeStore
+from genie.models.lam import LatentActionModel
 from genie.models.registration import Box
 from genie.models.surprise_lam import LamInputError, SurpriseLam, SurpriseLamConfig, information
+from genie.models.tracking_lam import TrackingLam
 from genie.training.checkpoint import load_model, save_model
 from genie.training.transitions import TransitionWindows
 
@@ -24,10 +26,11 @@ def frames_BTHWC(coinrun):
     return torch.stack([torch.from_numpy(coinrun["val"].read(s, s + FRAMES)) for s in starts])
 
 
-@pytest.fixture
-def born():
+@pytest.fixture(params=[SurpriseLam, TrackingLam], ids=["camera", "tracking"])
+def born(request):
+    """One whose camera follows CoinRun's agent; and one that tracks whatever has some colours there."""
     torch.manual_seed(0)
-    return SurpriseLam(
+    lam = request.param(
         SurpriseLamConfig(
             num_actions=ACTIONS,
             history=PAST,
@@ -38,6 +41,9 @@ def born():
             frame_size=(64, 64),
         )
     )
+    if isinstance(lam, TrackingLam):
+        torch.rand(lam.likeness_K.shape, out=lam.likeness_K)
+    return lam
 
 
 @pytest.fixture
@@ -155,7 +161,8 @@ def test_frames_of_another_size_are_one_line(lam):
 
 def test_a_checkpoint_infers_the_same_codes(lam, frames_BTHWC, tmp_path):
     save_model(tmp_path / "lam", lam)
-    rebuilt = load_model(tmp_path / "lam", SurpriseLam)
+    rebuilt = load_model(tmp_path / "lam", LatentActionModel)
+    assert type(rebuilt) is type(lam)
     for ours, theirs in zip(lam.judge(frames_BTHWC), rebuilt.judge(frames_BTHWC), strict=True):
         assert torch.equal(ours, theirs)
 
