@@ -27,7 +27,7 @@ def build_for_agent(
     except SpriteError as fault:
         cause = fault
     if rank() == 0:
-        print(f"{cause}: looking for an agent that moves by itself, by its colours", file=sys.stderr)
+        print(f"{cause}; looking for an agent that moves by itself, by its colours", file=sys.stderr)
     try:
         return build_tracking_lam(params, find_colors(store, device).cpu(), frame_size).to(device)
     except AgentError as fault:

@@ -1,6 +1,7 @@
 from itertools import product
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from genie.evaluation import pictures
@@ -55,3 +56,18 @@ def test_gif_keeps_few_colours_exactly(tmp_path):
         for index, sheet in enumerate(sheets):
             gif.seek(index)
             np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), sheet)
+
+
+@pytest.mark.parametrize("box", [(3, 2, 4, 5), (-2, -1, 4, 5), (5, 6, 4, 4)], ids=["within", "above", "below"])
+def test_an_outline_is_drawn_around_a_box_s_pixels_as_far_as_they_are_in_the_picture(box):
+    frames_CHW3 = np.random.default_rng(0).integers(200, size=(2, 8, 9, 3), dtype=np.uint8)
+    drawn_CHW3 = pictures.outlined(frames_CHW3, box)
+    top, left, height, width = box
+    kept = np.zeros((8, 9), bool)
+    rows = range(max(top, 1 if top < 0 else 0), min(top + height, 7))
+    columns = range(max(left, 1 if left < 0 else 0), min(left + width, 8))
+    kept[np.ix_(rows, columns)] = True
+    np.testing.assert_array_equal(drawn_CHW3[:, kept], frames_CHW3[:, kept])
+    outline = (drawn_CHW3 == pictures.OUTLINE).all(-1)
+    assert outline.any()
+    assert not outline[:, kept].any()
