@@ -47,4 +47,4 @@ def windows_at(images: torch.Tensor, middle_Md: torch.Tensor, side: int) -> torc
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     index = torch.arange(len(images), device=images.device)[:, None, None]
     cut = images[index, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-    return torch.where(inside[(...,) + (None,) * (images.dim() - 3)], cut, torch.zeros((), dtype=images.dtype))
+    return cut.masked_fill(~inside[(...,) + (None,) * (images.dim() - 3)], 0)
