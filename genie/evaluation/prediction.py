@@ -12,7 +12,7 @@ NUM_VALIDATION_WINDOWS = 64
 
 @torch.no_grad()
 def evaluate_dynamics(
-    model: Dynamics, tokens: np.ndarray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 32
+    model: Dynamics, tokens: np.ndarray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
 ) -> dict[str, float]:
     """How well wholly masked frames are told from the clean ones before them, C at most, and the latent action.
 

@@ -5,7 +5,7 @@ panels, effective true actions, frames that each is held for. The same input giv
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,16 @@ from genie.evaluation.pictures import (
     save_gif,
     save_png,
 )
-from genie.evaluation.rollouts import MEASURES, Rollouts, dream, dream_held, horizon_table, liveliest, read_clips
+from genie.evaluation.rollouts import (
+    MEASURES,
+    SERIES,
+    Rollouts,
+    dream,
+    dream_held,
+    horizon_table,
+    liveliest,
+    read_clips,
+)
 from genie.models.lam import LatentActionModel, SurpriseLam
 from genie.world import WorldModel
 
@@ -198,12 +207,13 @@ def write_horizon(folder: Path, tables: Mapping[str, Sequence[Mapping[str, float
     panels = figure.subplots(len(MEASURES), len(tables), sharex=True, sharey="row", squeeze=False)
     for column, (frames, table) in enumerate(tables.items()):
         rows = [{name: value if name == "horizon" else f"{value:.3f}" for name, value in row.items()} for row in table]
-        _write_csv(folder / f"horizon_{frames}.csv", rows)
+        columns = ["horizon", *(f"{measure}_{series}" for measure in MEASURES for series in SERIES)]
+        _write_csv(folder / f"horizon_{frames}.csv", rows, columns)
         for axes, measure in zip(panels[:, column], MEASURES, strict=True):
             for series, style in SERIES_STYLE.items():
-                points = ((row["horizon"], row[f"{measure}_{series}"]) for row in table)
+                horizons, values = ([row[name] for row in table] for name in ("horizon", f"{measure}_{series}"))
                 label = series.replace("_", " ")
-                axes.plot(*zip(*points, strict=True), label=label, markersize=3.5, markevery=4, **style)
+                axes.plot(horizons, values, label=label, markersize=3.5, markevery=4, **style)
             axes.grid(alpha=0.3)
         panels[0, column].set_title(f"{frames} frames")
         panels[-1, column].set_xlabel("frames dreamed")
@@ -226,9 +236,9 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": None})  # the version of matplotlib is not ours to compare
 
 
-def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    rows = list(rows)
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+    """Writes rows under their names, or under `columns`, which says them where there may be no row."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -150,20 +150,14 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     `psnr` of the dream beside `psnr_random_action`, `psnr_copy_last` and `psnr_tokenizer` (the ceiling);
     `ssim` likewise; `psnr_<S>` and `psnr_copy_last_<S>` at the horizon; `delta_psnr_t`, what the inferred
     action is worth over a random one after t frames (Genie, section 3). Each also as `..._moving`, of moving
-    frames only. All in dB but `ssim`.
-
-    Raises:
-        ValueError: no frame moves.
+    frames only; left out where none moves. All in dB but `ssim`.
     """
     return _all_and_moving(rollouts, _headline)
 
 
 def drift_metrics(rollouts: Rollouts) -> dict[str, float]:
     """How far dreams have drifted at the horizon: `psnr_<S>` (dB) and `ssim_<S>`, each also of the baselines, as in
-    `psnr_copy_last_<S>`, and each also as `..._moving`, of moving frames only.
-
-    Raises:
-        ValueError: no frame moves.
+    `psnr_copy_last_<S>`, and each also as `..._moving`, of moving frames only; left out where none moves.
     """
     horizon = rollouts.moving_MS.shape[1]
     return _all_and_moving(rollouts, partial(_metrics_at, t=horizon, ending=f"_{horizon}"))
@@ -186,8 +180,10 @@ def horizon_table(rollouts: Rollouts, moving: bool) -> list[dict[str, float]]:
 
 
 def _scores(rollouts: Rollouts, series: str, chosen_MS: np.ndarray, t: int) -> dict[str, float]:
-    """Each of `MEASURES`, of the chosen among the clips' dreamed frames t, counted from 1."""
+    """Each of `MEASURES`, of the chosen among the clips' dreamed frames t, counted from 1; nothing where none is."""
     chosen_M = chosen_MS[:, t - 1]
+    if not chosen_M.any():
+        return {}
     return {
         "psnr": psnr(rollouts.mse[series][chosen_M, t - 1]),
         "ssim": float(np.mean(rollouts.ssim[series][chosen_M, t - 1])),
@@ -198,10 +194,11 @@ def _headline(rollouts: Rollouts, chosen_MS: np.ndarray) -> dict[str, float]:
     def psnr_at(series: str, t: int) -> float:
         return _scores(rollouts, series, chosen_MS, t)["psnr"]
 
-    horizon = chosen_MS.shape[1]
-    metrics = _metrics_at(rollouts, chosen_MS, t=1, ending="")
-    metrics |= {f"psnr{SERIES[series]}_{horizon}": psnr_at(series, horizon) for series in ("imagined", "copy_last")}
-    return metrics | {f"delta_psnr_{t}": psnr_at("imagined", t) - psnr_at("random_action", t) for t in (1, 4)}
+    metrics, horizon = _metrics_at(rollouts, chosen_MS, t=1, ending=""), chosen_MS.shape[1]
+    if chosen_MS[:, horizon - 1].any():
+        metrics |= {f"psnr{SERIES[series]}_{horizon}": psnr_at(series, horizon) for series in ("imagined", "copy_last")}
+    told = [t for t in (1, 4) if chosen_MS[:, t - 1].any()]
+    return metrics | {f"delta_psnr_{t}": psnr_at("imagined", t) - psnr_at("random_action", t) for t in told}
 
 
 def _metrics_at(rollouts: Rollouts, chosen_MS: np.ndarray, *, t: int, ending: str) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """MaskGIT sampling: all of a frame's tokens from a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
 
-Axes: `B` batch, `N` tokens a frame, `K` codes.
+Axes: `B` batch, `N` tokens a frame, `K` codes, `R` rows of `B N` at once.
 """
 
 import math
 
 import torch
 
+from genie.models.chunks import chunks
 from genie.models.dynamics import Dynamics
 from genie.models.memory import Memory
 
@@ -58,7 +59,9 @@ def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generat
         return logits_BNK.argmax(-1)
     # One number a token, looked up among the summed probabilities: an exact draw, without noise for each of the codes
     # nor a round trip to the host.
-    summed_BNK = (logits_BNK / temperature).softmax(-1).cumsum(-1)
     uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
-    drawn_BN1 = torch.searchsorted(summed_BNK, uniform_BN1 * summed_BNK[..., -1:], right=True)
-    return drawn_BN1.squeeze(-1).clamp_max(logits_BNK.shape[-1] - 1)  # if rounding makes the product the sum
+    drawn, num_codes = [], logits_BNK.shape[-1]
+    for logits_RK, uniform_R1 in chunks(logits_BNK.flatten(0, 1), uniform_BN1.flatten(0, 1), width=num_codes):
+        summed_RK = (logits_RK / temperature).softmax(-1).cumsum(-1)
+        drawn.append(torch.searchsorted(summed_RK, uniform_R1 * summed_RK[:, -1:], right=True))
+    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if rounding makes a product the sum

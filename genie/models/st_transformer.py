@@ -48,7 +48,9 @@ class Attention(nn.Module):
 
     def heads(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values `(..., H, L, D/H)` of `x (..., L, D)`."""
-        q, k, v = rearrange(self.qkv(x), "... l (three h d) -> three ... h l d", three=3, h=self.num_heads)
+        # As one matrix: of places before frames, a linear layer that needs no gradient would copy its weights for each.
+        qkv = self.qkv(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        q, k, v = rearrange(qkv, "... l (three h d) -> three ... h l d", three=3, h=self.num_heads)
         return self.query_norm(q), self.key_norm(k), v
 
     def merge(self, heads: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from genie.training.tracking import Tracker
 
 LOGS_PER_RUN = 100
 VALIDATIONS_PER_RUN = 10
-SAVING_SHARE = 0.02  # of the time at most goes into saving what a killed run goes on from
+SAVING_SHARE = 0.01  # of the time at most goes into saving what a killed run goes on from
 
 Row = dict[str, float]
 Validation = Callable[[nn.Module, int], dict[str, float]]

@@ -49,6 +49,12 @@ def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path
     assert sum(shares) == pytest.approx(obedient_world.num_actions)
 
 
+def test_where_nothing_moves_the_table_of_moving_frames_is_empty(tmp_path):
+    report.write_horizon(tmp_path, {"moving": []})
+    assert list(csv.DictReader((tmp_path / "horizon_moving.csv").open())) == []
+    assert (tmp_path / "horizon_moving.csv").read_text().startswith("horizon,psnr_imagined,")
+
+
 def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     next_MEHWC = rng.integers(256, size=(5, 6, 64, 64, 3), dtype=np.uint8)

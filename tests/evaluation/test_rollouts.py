@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,16 @@ def test_batches_change_nothing(obedient_world, store, latent_actions):
     for series in SERIES:
         np.testing.assert_array_equal(whole.mse[series], parts.mse[series])
         np.testing.assert_allclose(whole.ssim[series], parts.ssim[series], atol=1e-6)
+
+
+def test_where_nothing_moves_no_moving_frame_is_told(still_world, store, latent_actions):
+    rollouts = measure_rollouts(still_world, store, latent_actions, **SETTINGS)
+    told = rollout_metrics(rollouts) | drift_metrics(rollouts)
+    at_rest = replace(rollouts, moving_MS=np.zeros_like(rollouts.moving_MS))
+    assert rollout_metrics(at_rest) | drift_metrics(at_rest) == {
+        name: value for name, value in told.items() if not name.endswith("_moving")
+    }
+    assert horizon_table(at_rest, moving=True) == []
 
 
 def test_every_dreamed_frame_has_its_similarity(still_world, store, latent_actions):

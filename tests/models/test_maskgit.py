@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from genie.models import chunks
 from genie.models.dynamics import Dynamics, DynamicsConfig
 from genie.models.maskgit import num_masked_after, sample_frame
 
@@ -107,6 +108,12 @@ def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator).last_BN
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
+
+
+def test_parts_draw_what_the_whole_does(dynamics, memory, monkeypatch):
+    whole = sample(dynamics, memory)
+    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 5 * CODES)
+    assert torch.equal(sample(dynamics, memory), whole)
 
 
 def test_an_impossible_token_is_never_drawn():

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from genie.models import chunks
 from genie.models.quantizer import FSQ, VectorQuantizer, code_statistics
 
 LEVELS = ([8, 5, 5, 5], [4, 3, 6], [7])
@@ -48,13 +49,21 @@ def test_fsq_gradient_passes_the_rounding():
     torch.testing.assert_close(z.grad, 1.001 * (1 - z.detach().tanh() ** 2))
 
 
-def test_vq_takes_the_nearest_neighbour():
-    vq = fresh_vq(num_codes=20).eval()
+@pytest.mark.parametrize("num_codes", [17, 20, 1024])
+def test_vq_takes_the_nearest_neighbour(num_codes, monkeypatch):
+    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 64 * num_codes)  # the vectors are no multiple of 64
+    vq = fresh_vq(num_codes=num_codes).eval()
     z = spread_vectors(500, 3).view(5, 100, 3)
     quantized, codes, _ = vq(z)
     distances = (z.double().unsqueeze(-2) - vq.codebook.double()).square().sum(-1)
     assert torch.equal(codes, distances.argmin(-1))
     torch.testing.assert_close(quantized, vq.lookup(codes))
+
+
+def test_of_codes_alike_vq_takes_the_first():
+    vq = fresh_vq(num_codes=64).eval()
+    vq.codebook[40:] = vq.codebook[3]
+    assert vq(spread_vectors(500, 3))[1].max() < 40
 
 
 def test_vq_gradient_passes_straight_through_and_commits():
