@@ -76,6 +76,12 @@ def test_a_missing_metric_is_named(metrics):
         results_table(metrics)
 
 
+def test_what_could_not_be_measured_has_no_row(metrics):
+    whole = results_table(metrics).splitlines()
+    del metrics["evaluate"]["psnr_moving"]
+    assert results_table(metrics).splitlines() == [line for line in whole if "evaluate `psnr_moving`" not in line]
+
+
 @pytest.mark.parametrize("text", [None, "{"])
 def test_a_missing_or_damaged_file_is_named(project, text):
     path = project / "data/metrics/lam.json"

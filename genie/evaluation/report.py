@@ -118,7 +118,7 @@ def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactua
     axes.set(xlabel="closest real branch", ylabel="what the button stands for", title="counterfactual test")
     _save(figure, folder / "counterfactual_confusion.png")
 
-    shown = spread_starts(np.flatnonzero(found.counts_M), NUM_BRANCHED)
+    shown = _worth_showing(found.counts_M)
     captions = [button.caption(latent) for latent, button in enumerate(buttons)]
     sheet = branch_sheet(
         branches.past_MTHWC[shown, -1], branches.next_MEHWC[shown], found.imagined_MAHWC[shown], names, captions
@@ -132,7 +132,7 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
     captions = [names, [f"dream, {name}" for name in names]]
     differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))
-    shown = spread_starts(np.flatnonzero(differs_M), NUM_BRANCHED)
+    shown = _worth_showing(differs_M)
     sheet = branch_sheet(
         branches.past_MTHWC[shown, -1], branches.held_MEFHWC[shown, :, -1], dreamed_MEFHWC[shown, :, -1], names, names
     )
@@ -142,6 +142,11 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
         start_REHWC = np.broadcast_to(branches.past_MTHWC[state, -1], held_REFHWC[:, :, 0].shape)
         pictures = [contact_sheet(panels, captions) for panels in (start_REHWC, *np.moveaxis(held_REFHWC, 2, 0))]
         save_gif(folder / f"steering_{index}.gif", pictures)
+
+
+def _worth_showing(differs_M: np.ndarray) -> np.ndarray:
+    """Some of the states whose branches differ, or of all if none do."""
+    return spread_starts(np.flatnonzero(differs_M | ~differs_M.any()), NUM_BRANCHED)
 
 
 def write_sprite(folder: Path, store: EpisodeStore, lam: LatentActionModel) -> None:

@@ -22,6 +22,7 @@ from genie.evaluation.counterfactual import (
     differing,
     infer_actions,
     past_actions_of,
+    say_alike,
 )
 from genie.evaluation.metrics import frame_mse, psnr
 from genie.models.lam import LatentActionModel
@@ -44,6 +45,8 @@ def measure_steering(
     past_actions = past_actions_of(lam, branches)
     steered_MEFHWC = dream_branches(world, branches, past_actions, seed)
     metrics = steering_metrics(steered_MEFHWC, branches)
+    if "steering_accuracy" not in metrics:
+        say_alike("whether arrows are obeyed")
     if lam is not None:
         inferred_MEFHWC = dream_branches(world, branches, past_actions, seed, inferred_actions(lam, branches))
         metrics |= steering_metrics(inferred_MEFHWC, branches, suffix="_inferred")
@@ -95,24 +98,22 @@ def steering_metrics(dreamed_MEFHWC: np.ndarray, branches: Branches, suffix: str
 
     Returns:
         `steering_accuracy`, the share of dreams whose last frame is nearest to the real branch of their arrow, or to
-        one that does not really differ from it, among states where some do; `psnr_steered`, dB, of the last frames;
-        both as `..._1` of the first. Without a suffix also `steering_chance`, what the same frames score if it is drawn
-        by lot which arrow led to which, and `psnr_steered_copy_last`, of the state itself.
-
-    Raises:
-        ValueError: no state has branches that differ.
+        one that does not really differ from it, among states where some do; left out if none do; `psnr_steered`, dB, of
+        the last frames; both as `..._1` of the first. Without a suffix also `steering_chance`, what the same frames
+        score if it is drawn by lot which arrow led to which, and `psnr_steered_copy_last`, of the state itself.
     """
     metrics = {}
     for name, frame in (("_1", 0), ("", -1)):
         dreamed_MEHWC, real_MEHWC = dreamed_MEFHWC[:, :, frame], branches.held_MEFHWC[:, :, frame]
         closest_ME = closest_branches(torch.tensor(dreamed_MEHWC), torch.tensor(real_MEHWC))
         found = counterfactual_metrics(Counterfactuals(dreamed_MEHWC, closest_ME, differing(real_MEHWC)), ARROWS)
-        metrics[f"steering_accuracy{suffix}{name}"] = found["counterfactual_accuracy"]
-        metrics[f"psnr_steered{suffix}{name}"] = _psnr(dreamed_MEHWC, real_MEHWC)
+        told = {f"steering_accuracy{suffix}{name}": found.get("counterfactual_accuracy")}
         if not suffix:
-            metrics[f"steering_chance{name}"] = found["counterfactual_chance"]
+            told[f"steering_chance{name}"] = found.get("counterfactual_chance")
             last_MEHWC = np.broadcast_to(branches.past_MTHWC[:, -1:], real_MEHWC.shape)
             metrics[f"psnr_steered_copy_last{name}"] = _psnr(last_MEHWC, real_MEHWC)
+        metrics[f"psnr_steered{suffix}{name}"] = _psnr(dreamed_MEHWC, real_MEHWC)
+        metrics |= {key: value for key, value in told.items() if value is not None}
     return metrics
 
 

@@ -99,6 +99,10 @@ def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
     assert _num_shown(first / "steering_0.gif") == 1 + 4
 
+    alike = Branches(held[:1, 0, :2], np.zeros((1, 1), int), held[:1])
+    report.write_steering(tmp_path, alike, dreamed[:1], num_gifs=1)
+    assert (tmp_path / "steering_0.gif").exists()
+
 
 def _num_shown(path: Path) -> int:
     """Frames of a GIF as they are seen: Pillow merges equal ones into a longer one."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,13 @@ def test_dreams_of_a_batch_are_those_of_worlds_steered_one_by_one(shared_world, 
         (dreamed[state, effect] == steered_by_hand(state, effect)).mean() for state in (0, 8, 39) for effect in range(6)
     ]
     assert np.mean(agree) > 0.99, "but for rounding, which tips a token now and then"
+
+
+def test_where_all_arrows_do_the_same_no_accuracy_is_told(branches):
+    alike = replace(branches, held_MEFHWC=np.broadcast_to(branches.held_MEFHWC[:, :1], branches.held_MEFHWC.shape))
+    told = steering_metrics(branches.held_MEFHWC, branches).keys()
+    found = steering_metrics(branches.held_MEFHWC, alike).keys()
+    assert told - found == {"steering_accuracy", "steering_accuracy_1", "steering_chance", "steering_chance_1"}
 
 
 def test_the_simulator_itself_scores_one(branches):
