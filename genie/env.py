@@ -9,11 +9,13 @@ Axes: `B` environments, `T` prompt frames, `H W C` pixels, `A` latent actions.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -104,7 +106,8 @@ class GenieVectorEnv(VectorEnv):
     Environment `i` starts as a `GenieEnv` seeded with `seed + i` does. With one MaskGIT step at temperature 0 it also
     shows the same frames, but for rounding; otherwise there are lots to draw, and they are drawn for the whole batch.
     All environments are truncated together, and begin anew in the step after (`AutoresetMode.NEXT_STEP`), which heeds
-    no action. A prompt in `options` is one for all, `(T, H, W, C)`, or one for each, `(B, T, H, W, C)`.
+    no action. A prompt in `options` is one for all, `(T, H, W, C)`, or one for each, `(B, T, H, W, C)`; episodes that
+    begin by themselves begin from it too, until `reset` is called again.
 
     Args:
         num_envs: B.
@@ -140,19 +143,39 @@ class GenieVectorEnv(VectorEnv):
         self._max_episode_steps = max_episode_steps
         self._num_steps = 0
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._options: dict | None = None
         self._frames_BHWC: np.ndarray | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         """Begins all dreams; `infos` tells what each starts from.
 
+        Args:
+            seed: of the first, the others' following it, or one for each; where it is None, a generator goes on.
+            options: may hold a prompt.
+
         Raises:
-            EnvError, WorldError: as of `GenieEnv`.
+            EnvError: as of `GenieEnv`, or seeds are of another number.
+            WorldError: as of `GenieEnv`.
         """
-        super().reset(seed=seed)
-        if seed is not None:
-            self._generators = [seeding.np_random(seed + index)[0] for index in range(self.num_envs)]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + index for index in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise EnvError(f"{len(seeds)} seeds for {self.num_envs} environments: give one, or one for each")
+        super().reset(seed=seeds[0])
+        for index, of_one in enumerate(seeds):
+            if of_one is not None:
+                self._generators[index] = seeding.np_random(of_one)[0]
+        self._options = options
+        return self._begin()
+
+    def _begin(self) -> tuple[np.ndarray, dict]:
+        self._check_open()
         starts = [
-            _draw_start(self.world, generator, options, index) for index, generator in enumerate(self._generators)
+            _draw_start(self.world, generator, self._options, index) for index, generator in enumerate(self._generators)
         ]
         prompts, noise_seeds = zip(*starts, strict=True)
         frames_BTHWC = np.stack([prompt.frames_THWC for prompt in prompts])
@@ -163,10 +186,15 @@ class GenieVectorEnv(VectorEnv):
         return self._frames_BHWC, self._infos("prompt", [prompt.source for prompt in prompts])
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Presses `(B,)` latent actions; `infos` tells what each is called."""
+        """Presses `(B,)` latent actions; `infos` tells what each is called.
+
+        Raises:
+            ClosedEnvironmentError: after `close`.
+        """
+        self._check_open()
         nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         if self._num_steps == self._max_episode_steps:
-            frames_BHWC, infos = self.reset()
+            frames_BHWC, infos = self._begin()
             return frames_BHWC, nothing, never, never.copy(), infos
         self._frames_BHWC = self.world.step(np.asarray(actions))
         self._num_steps += 1
@@ -177,6 +205,10 @@ class GenieVectorEnv(VectorEnv):
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The frames, where `render_mode` asks for them."""
         return tuple(self._frames_BHWC.copy()) if self.render_mode == "rgb_array" else None
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("these environments were closed; make others")
 
     def _infos(self, key: str, values: list[str]) -> dict:
         return {key: np.array(values, object), f"_{key}": np.ones(self.num_envs, bool)}

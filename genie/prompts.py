@@ -3,6 +3,7 @@
 Legend: `T` prompt frames, `S` transitions, `M` clips, `H W C` pixels; frames are uint8 RGB.
 """
 
+import math
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from genie.data.windows import read_windows, spread_starts, window_starts
 FRAMES = Path("data/frames/test")
 LATENT_ACTIONS = Path("data/actions/test.h5")
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
+MAX_PIXELS = 24 * 10**6  # of a picture that is decoded whole, which then takes up to 300 MB for a moment
+ENOUGH = (512, 512)  # pixels from which a frame is scaled well
 NUM_CLIPS = 64  # looked at for a lively one
 NUM_PROMPTS = 12  # of a world's own
 NUM_LEVELS_CLIPS = 512  # looked at for lively ones of many levels
@@ -65,16 +68,18 @@ def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
         name: what messages call it.
 
     Raises:
-        PromptError: it is no picture, or so large that it may be meant to exhaust the memory (Pillow's limit).
+        PromptError: it is no picture, or so large that it may be meant to exhaust the memory.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=PICTURE_FORMATS) as picture:
+                picture.draft("RGB", ENOUGH)  # a JPEG, and no other, is then decoded no larger than that takes
+                if math.prod(picture.size) > MAX_PIXELS:
+                    raise Image.DecompressionBombError
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-        raise PromptError(f"{name}: has more than {limit}; scale it down") from None
+        raise PromptError(f"{name}: has more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down") from None
     except FileNotFoundError:
         raise PromptError(f"{name}: no such file") from None
     except UnidentifiedImageError:

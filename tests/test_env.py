@@ -4,6 +4,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
@@ -139,3 +140,37 @@ def test_prompts_may_be_given_to_a_batch(tiny_world):
     assert np.array_equal(many.render(), each_BHWC)
     same_BHWC, _ = many.reset(options={"prompt": frames_BTHWC[1]})
     assert np.array_equal(same_BHWC, each_BHWC[[1] * ENVS])
+
+
+def test_episodes_that_begin_by_themselves_keep_the_prompt_given(tiny_world):
+    prompt_THWC = tiny_world.prompts[1].frames_THWC
+    tiny_world.prompts = ()
+    many = GenieVectorEnv(ENVS, tiny_world, max_episode_steps=2)
+    start_BHWC, _ = many.reset(options={"prompt": prompt_THWC})
+    shown = [many.step([0] * ENVS) for _ in range(6)]
+    assert np.array_equal(shown[2][0], start_BHWC)
+    assert np.array_equal(shown[5][0], start_BHWC)
+    assert shown[5][4]["prompt"].tolist() == ["given"] * ENVS
+    with pytest.raises(EnvError, match="no prompts of its own"):
+        many.reset()
+
+
+def test_a_batch_takes_seeds_as_others_do(noisy_world):
+    many = GenieVectorEnv(ENVS, noisy_world)
+    by_one, by_each = many.reset(seed=4), many.reset(seed=[4, 5, 6])
+    assert np.array_equal(by_one[0], by_each[0])
+    assert by_one[1]["prompt"].tolist() == by_each[1]["prompt"].tolist()
+    draws = [many.reset(seed=[4, None, None])[1]["prompt"].tolist() for _ in range(8)]
+    assert {draw[0] for draw in draws} == {by_one[1]["prompt"][0]}
+    assert len({tuple(draw) for draw in draws}) > 1  # the others go on
+    with pytest.raises(EnvError, match="2 seeds for 3 environments"):
+        many.reset(seed=[0, 1])
+
+
+def test_a_closed_batch_says_so(tiny_world):
+    many = GenieVectorEnv(ENVS, tiny_world)
+    many.reset(seed=0)
+    many.close()
+    for use in (many.reset, lambda: many.step([0] * ENVS)):
+        with pytest.raises(ClosedEnvironmentError, match="closed"):
+            use()

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -180,12 +182,27 @@ def test_a_picture_becomes_its_centre_square(tmp_path, mode, size):
     assert frames_THWC.min() == 255
 
 
-@pytest.mark.parametrize("num_pixels", [150, 250])  # where Pillow would warn, and where it refuses
-def test_a_picture_that_unpacks_without_bound_is_refused(tmp_path, monkeypatch, num_pixels):
-    Image.new("L", (num_pixels, 1)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(PromptError, match=r"bomb.png: has more than .* pixels; scale it down"):
+@pytest.mark.parametrize("side", [5000, 10_000, 14_000])  # too large for us, where Pillow warns, where it refuses
+def test_a_picture_that_unpacks_without_bound_is_refused(tmp_path, side):
+    Image.new("1", (side, side)).save(tmp_path / "bomb.png")
+    with pytest.raises(PromptError, match=r"bomb.png: has more than 24 million pixels; scale it down"):
         picture_prompt(tmp_path / "bomb.png")
+
+
+def test_a_large_photograph_is_decoded_small(tmp_path):
+    """It is the same picture, and takes less memory than its pixels would."""
+    gradient = Image.linear_gradient("L").resize((8000, 6000)).convert("RGB")
+    gradient.save(tmp_path / "large.jpg", quality=95)
+    gradient.reduce(8).save(tmp_path / "small.png")
+    large, small = (picture_prompt(tmp_path / name).frames_THWC.astype(int) for name in ("large.jpg", "small.png"))
+    assert np.abs(large - small).max() <= 2
+    read = "import resource, sys; from genie.prompts import read_picture; read_picture(sys.argv[1], '')"
+    peak = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", f"{read}; {peak}", tmp_path / name]))
+        for name in ("large.jpg", "small.png")
+    ]
+    assert peaks[0] - peaks[1] < 50_000  # KiB; its pixels take 141,000
 
 
 def test_what_is_no_picture_is_refused(project):
