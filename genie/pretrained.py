@@ -60,7 +60,7 @@ from genie.world import WorldModel
 world = WorldModel.from_pretrained("this folder, or its name on the hub")
 frame_HWC = world.reset(frames_THWC)  # uint8, 64x64, RGB; `world.prompts` holds some
 frame_HWC = world.step(3)  # a button
-frame_HWC = world.step(world.steer(2))  # the one to press now for "right"; 0 to 5: stay, left, right, jump, both
+frame_HWC = world.step(world.steer(2))  # "right"; 0 to 5: stay, left, right, jump, jump left, jump right
 ```
 
 or in a browser: `genie play --world FOLDER`.
