@@ -167,9 +167,9 @@ def results(
 ) -> None:
     """Print the metrics of the last run beside their baselines, as a Markdown table.
 
-    The README's own is written by:
+    The table in docs/results.md is written by:
 
-        genie results --write README.md
+        genie results --write docs/results.md
     """
     with faults_in_one_line("genie results"):
         table = results_table(read_metrics(METRICS_FOLDER))

@@ -81,7 +81,7 @@ The dynamics sees {{ world.context_frames }} frames of the past: what leaves the
 
 ## Measured
 
-On held-out levels, in full precision. PSNR is in dB; the README of mini-genie tells what each baseline is.
+On held-out levels, in full precision. PSNR is in dB; docs/results.md of mini-genie explains each baseline.
 
 {{ metrics }}
 {%- endif %}

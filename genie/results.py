@@ -1,4 +1,4 @@
-"""`genie results`: the table of metrics that the README shows, each beside its baselines."""
+"""`genie results`: the table of metrics in docs/results.md, each beside its baselines."""
 
 import json
 import re
@@ -144,7 +144,7 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
 
 
 def write_results(readme: Path, table: str) -> None:
-    """Puts the table between the README's two marks, in place of what is there.
+    """Puts the table between the two marks of a page, in place of what is there.
 
     Raises:
         ResultsError: it has no such marks.

@@ -1,4 +1,4 @@
-"""The README tells of the code as it is: its commands run, its files exist, its figures are those in git."""
+"""README and docs describe the code as it is: commands run, files exist, figures are those in git."""
 
 import json
 import re
@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import typer
 from dvc.cli.parser import get_main_parser
 
@@ -18,15 +17,16 @@ from genie.results import BEGIN, END, results_table
 from genie.scales import scale_flags
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "results"))]
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-INDENTED = re.findall(r"^    (.*)$", TEXT, re.MULTILINE)
-INLINE = re.findall(r"`([^`\n]+)`", TEXT)
+INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL))
 
 
 def commands(program: str) -> list[list[str]]:
-    """The words of every command of a program that the README shows, without the program and comments."""
-    lines = [line for block in BLOCKS for line in block.splitlines()] + INDENTED + INLINE
+    """The words of every command of a program that the pages show, without the program and comments."""
+    lines = [line for block in BLOCKS for line in block.splitlines()] + INLINE
     starts = re.compile(rf"(?:\w+=\S+ )?{program} (.*)")
     found = [starts.match(line.strip()) for line in lines]
     return [shlex.split(match[1], comments=True) for match in found if match]
@@ -42,6 +42,17 @@ def files_in_tree() -> Iterator[str]:
         yield "".join(folders) + name
         if name.endswith("/"):
             folders.append(name)
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """The cells of each line of a table in Markdown."""
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.strip().splitlines()]
+
+
+def metrics_in_git() -> dict[str, dict]:
+    """All metrics, by the names of their files."""
+    files = subprocess.run(["git", "ls-files", "data/metrics"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {Path(path).stem: json.loads(in_git(path)) for path in files.stdout.split()}
 
 
 def in_git(path: str) -> str:
@@ -77,7 +88,7 @@ def test_dvc_understands_its_commands(monkeypatch):
 def test_params_exist():
     tree = read_yaml(ROOT / "params.yaml")
     keys = [key for words in commands("dvc") for key in re.findall(r"-S ([\w.]+)=", " ".join(words))]
-    keys += [word for word in INLINE if re.fullmatch(rf"({'|'.join(tree)})\.[a-z_]+", word)]
+    keys += [word for word in INLINE if re.fullmatch(rf"({'|'.join(tree)})\.(?!json|png|py)[a-z_]+", word)]
     assert keys
     for key in keys:
         section, leaf = key.split(".")
@@ -96,16 +107,32 @@ def test_every_file_is_in_the_tree():
     assert [path for path in files if path.name != "__init__.py" and str(path.relative_to(ROOT)) not in listed] == []
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT))
-def test_links_lead_somewhere(target):
-    assert (ROOT / target).is_file()
+def test_links_lead_somewhere():
+    links = [
+        (page, target)
+        for page in [*PAGES, "docs/scaling.md", "docs/experiments.md"]
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", (ROOT / page).read_text())
+    ]
+    assert len(links) > 12
+    assert [(page, target) for page, target in links if not (ROOT / page).parent.joinpath(target).is_file()] == []
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 180
 
 
 def test_the_results_are_those_in_git():
-    files = subprocess.run(["git", "ls-files", "data/metrics"], cwd=ROOT, capture_output=True, text=True, check=True)
-    metrics = {Path(path).stem: json.loads(in_git(path)) for path in files.stdout.split()}
-    shown = in_git("README.md").partition(BEGIN)[2].partition(END)[0]
-    assert shown == results_table(metrics), "genie results --write README.md writes them anew"
+    shown = in_git("docs/results.md").partition(BEGIN)[2].partition(END)[0]
+    assert shown == results_table(metrics_in_git()), "genie results --write docs/results.md writes them anew"
+
+
+def test_the_headline_figures_are_of_that_table():
+    table = {cells[0].split("`")[1]: cells[1:-1] for cells in rows_of(results_table(metrics_in_git()))[2:]}
+    headline = rows_of(README.partition("<!-- headline -->")[2].partition("<!-- /headline -->")[0])[2:]
+    assert len(headline) == 5
+    for title, *figures in headline:
+        name = title.split("`")[1]
+        assert {figure for figure in figures if figure} <= set(table[name]), name
 
 
 def test_what_is_told_of_the_shipped_world_is_what_its_card_tells():
@@ -115,12 +142,12 @@ def test_what_is_told_of_the_shipped_world_is_what_its_card_tells():
     assert len(measured) > 30
     names = ("counterfactual_accuracy", "steering_accuracy", "psnr_moving")
     button, arrow, first = (measured[f"evaluate `{name}`"] for name in names)
-    told = f"held arrows obey {button} and {arrow}, and its first dreamed frame, moving, is {first} dB near"
-    assert told in " ".join(TEXT.split())
+    told = f"`{names[0]}` is {button}, its `{names[1]}` {arrow} and its `{names[2]}` {first} dB"
+    assert told in " ".join(README.split())
     assert measured["lam `action_nmi`"] == f"{json.loads(in_git('data/metrics/lam.json'))['action_nmi']:.3f}"
     ours = load_params(ROOT / "params.yaml").tokenizer.steps
     its = read_yaml(ROOT / "scales/shipped.yaml")["tokenizer"]["steps"]
-    assert f"its tokenizer after {its} steps instead of {ours}" in " ".join(TEXT.split())
+    assert f"a tokenizer trained for {its} steps instead of {ours}" in " ".join(README.split())
 
 
 def test_numbers_of_the_default_scale():
