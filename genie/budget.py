@@ -5,6 +5,7 @@ import math
 import psutil
 import torch
 
+from genie.cgroups import memory_left
 from genie.costs import Model, section_of, si, step_costs
 from genie.data.episodes import FRAME_SHAPE, HELD_BYTES
 from genie.params import Params
@@ -47,10 +48,10 @@ def check_memory(model: Model, params: Params) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a new process can have on a device."""
+    """Memory that a new process can have on a device; on a CPU no more than its container's limit leaves."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return int(min(psutil.virtual_memory().available, memory_left()))
 
 
 def _held_bytes(params: Params) -> int:

@@ -28,6 +28,7 @@ LAYERS = {
     "data": 1,
     "models": 1,
     "training": 2,
+    "cgroups": 0,
     "costs": 2,
     "budget": 3,
     "prompts": 2,
