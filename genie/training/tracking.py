@@ -1,4 +1,7 @@
-"""MLflow: a parent run a pipeline run, a child run a stage, all in `mlflow.db` at the project's root.
+"""MLflow: a parent run for each run of the pipeline, a child run for each stage.
+
+They are in `mlflow.db` at the project's root, in the experiment `mini-genie`, unless `MLFLOW_TRACKING_URI` and
+`MLFLOW_EXPERIMENT_NAME` say otherwise.
 
 Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they
 share the DVC process that started them; a stage run by hand gets a parent of its own.
@@ -21,6 +24,8 @@ from ruamel.yaml import YAML
 from genie.params import Params
 
 EXPERIMENT = "mini-genie"
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that MLflow's page opens with
+PARAMS_A_REQUEST = 100  # MLflow takes no more at once
 SECONDS_PER_SYSTEM_SAMPLE = 5
 SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
 
@@ -155,10 +160,12 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     lock = root / ".cache" / "mlflow.lock"
     lock.parent.mkdir(exist_ok=True)
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         with FileLock(lock):  # two queue workers must not create the database at once
-            client = MlflowClient(f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
-            experiment_id = _find_or_create_experiment(client, root)
+            client = MlflowClient(chosen or f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
+            # Absolute, since it is fixed for good, whatever the working directory; a store of one's own knows its own.
+            experiment_id = _find_or_create_experiment(client, None if chosen else (root / "mlartifacts").as_uri())
         parent_id = _find_or_create_parent(client, experiment_id, stage, params)
         definition = _stage_definition(stage)
         tags = _common_tags() | _input_tags(definition.get("deps", ())) | {"mlflow.parentRunId": parent_id}
@@ -174,15 +181,15 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
         tracker.close("FINISHED")
     except MlflowException as error:
         cause = str(error).strip().splitlines()[0]
-        raise TrackingError(f"MLflow cannot use {root / 'mlflow.db'}: {cause}") from error
+        raise TrackingError(f"MLflow cannot use {chosen or root / 'mlflow.db'}: {cause}") from error
 
 
-def _find_or_create_experiment(client, root: Path) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+def _find_or_create_experiment(client, artifacts: str | None) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
     if experiment:
         return experiment.experiment_id
-    artifacts = (root / "mlartifacts").as_uri()  # absolute: it is fixed for good, whatever the cwd
-    return client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+    return client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING)
 
 
 def _find_or_create_parent(client, experiment_id: str, stage: str, params: Params) -> str:
@@ -194,7 +201,8 @@ def _find_or_create_parent(client, experiment_id: str, stage: str, params: Param
             client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
     tags = _common_tags() | {"pipeline": pipeline or "by hand"}
-    name = os.environ.get("DVC_EXP_NAME") or ("dvc repro" if pipeline else f"{stage} by hand")
+    commit = tags.get("mlflow.source.git.commit", "")[:7]
+    name = os.environ.get("DVC_EXP_NAME") or f"{'dvc repro' if pipeline else f'{stage} by hand'} {commit}".strip()
     run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     _log_params(client, run_id, params, list(type(params).model_fields))
     return run_id
@@ -244,7 +252,9 @@ def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> N
 
     prefixes = tuple(f"{key}." for key in wanted)
     leaves = [Param(key, str(value)) for key, value in _flatten(params.model_dump())]
-    client.log_batch(run_id, params=[leaf for leaf in leaves if f"{leaf.key}.".startswith(prefixes)])
+    leaves = [leaf for leaf in leaves if f"{leaf.key}.".startswith(prefixes)]
+    for first in range(0, len(leaves), PARAMS_A_REQUEST):
+        client.log_batch(run_id, params=leaves[first : first + PARAMS_A_REQUEST])
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch, empty_store):
     """A working directory with a store and no DVC around it."""
     shutil.copy(empty_store, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"):
+    for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -137,6 +137,33 @@ def test_an_experiment_in_a_temporary_copy_is_kept_at_the_root(project, tiny_par
         tracker.log_image("samples", IMAGE_HWC, step=0)
     assert list((project / "copy").iterdir()) == []
     assert child_and_parent(project)[0].info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+
+
+def test_store_and_experiment_may_be_chosen(project, tiny_params, monkeypatch, tmp_path_factory, empty_store):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(empty_store, elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "castles")
+    monkeypatch.setattr("genie.training.tracking.PARAMS_A_REQUEST", 7)
+    with open_tracker("collect", tiny_params) as tracker:
+        tracker.log_metrics({"train_loss": 0.5}, step=1)
+    client = client_of(elsewhere)
+    experiment = client.get_experiment_by_name("castles")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    child, parent = client.search_runs([experiment.experiment_id])
+    assert child.data.metrics == {"train_loss": 0.5}
+    assert parent.data.params["evaluate.seed"] == str(tiny_params.evaluate.seed)
+    assert client_of(project).get_experiment_by_name("mini-genie") is None
+
+
+def test_a_parent_is_called_after_the_commit(project, tiny_params):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a"]
+    subprocess.run(["git", *author, "commit", "--quiet", "--allow-empty", "--message=a"], check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True)
+    with open_tracker("collect", tiny_params):
+        pass
+    assert child_and_parent(project)[1].info.run_name == f"collect by hand {commit[:7]}"
 
 
 def test_parallel_first_runs_make_one_store(project):
