@@ -10,10 +10,13 @@ share the DVC process that started them; a stage run by hand gets a parent of it
 import logging
 import os
 import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the vi
 PARAMS_A_REQUEST = 100  # MLflow takes no more at once
 SECONDS_PER_SYSTEM_SAMPLE = 5
 SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
+SECONDS_BETWEEN_TRIES = 300  # to reach a store that could not be reached
 
 
 class TrackingError(ValueError):
@@ -59,17 +63,23 @@ class NullTracker:
 
 
 class Tracker(NullTracker):
-    """The run of one stage in MLflow; `open_tracker` makes and ends it."""
+    """The run of one stage in MLflow; `open_tracker` makes and ends it.
+
+    A store that is locked or cannot be reached ends no training: what is recorded meanwhile waits, and is written when
+    the store answers again.
+    """
 
     def __init__(self, client, parent_id: str, run_id: str, stage: str):
         self._client, self._parent_id, self._stage = client, parent_id, stage
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._next_try = 0.0
         self._take(run_id)
 
     def log_metrics(self, metrics, step):
         self._log(self.run_id, metrics, step)
 
     def log_image(self, name, image_HWC, step):
-        self._client.log_image(self.run_id, image_HWC, key=name, step=step)
+        self._write(partial(self._client.log_image, self.run_id, image_HWC, key=name, step=step))
 
     def log_final(self, metrics):
         self._log(self.run_id, metrics, 0)
@@ -77,9 +87,9 @@ class Tracker(NullTracker):
 
     def log_artifact(self, path):
         if Path(path).is_dir():
-            self._client.log_artifacts(self.run_id, str(path), artifact_path=Path(path).name)
+            self._write(partial(self._client.log_artifacts, self.run_id, str(path), artifact_path=Path(path).name))
         else:
-            self._client.log_artifact(self.run_id, str(path))
+            self._write(partial(self._client.log_artifact, self.run_id, str(path)))
 
     def log_world(self, folder):
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -119,8 +129,11 @@ class Tracker(NullTracker):
     def close(self, status: str) -> None:
         """Ends the run, and the pipeline's until the next stage: nobody tells us which stage is the last."""
         self._monitor.finish()
-        self._client.set_terminated(self.run_id, status)
-        self._client.set_terminated(self._parent_id, status)
+        for run_id in (self.run_id, self._parent_id):
+            self._waiting.append(partial(self._client.set_terminated, run_id, status))
+        fault = self._write_waiting()
+        if fault:
+            _say(f"{len(self._waiting)} records of {self._stage} are lost: MLflow cannot be reached ({fault})")
 
     def _take(self, run_id: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -140,7 +153,32 @@ class Tracker(NullTracker):
 
         now = time.time_ns() // 1_000_000
         points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        self._client.log_batch(run_id, metrics=points)
+        self._write(partial(self._client.log_batch, run_id, metrics=points))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Writes something after all that waits, or has it wait."""
+        self._waiting.append(write)
+        if time.monotonic() < self._next_try:
+            return
+        fault = self._write_waiting()
+        if fault and not self._next_try:
+            _say(f"MLflow cannot be reached ({fault}); {self._stage} goes on, and what it records waits")
+        if self._next_try and not fault:
+            _say("MLflow can be reached again; what waited is recorded")
+        # Each try may wait for a lock.
+        self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES if fault else 0.0
+
+    def _write_waiting(self) -> str:
+        """Writes what waits, in order; returns why that failed, if it did, in one line."""
+        from mlflow.exceptions import MlflowException
+
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except (MlflowException, OSError) as fault:
+                return _first_line(fault)
+            self._waiting.popleft()
+        return ""
 
 
 @contextmanager
@@ -156,6 +194,9 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
 
     for narrator in ("mlflow", "alembic"):
         logging.getLogger(narrator).setLevel(logging.WARNING)
+    # Of a store that cannot be reached they print tracebacks, where we say it in a line.
+    for narrator in ("store.db.utils", "system_metrics.system_metrics_monitor"):
+        logging.getLogger(f"mlflow.{narrator}").setLevel(logging.CRITICAL)
     # DVC_ROOT is the project's root even where an experiment runs in a temporary copy of it.
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     lock = root / ".cache" / "mlflow.lock"
@@ -180,8 +221,16 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
             raise
         tracker.close("FINISHED")
     except MlflowException as error:
-        cause = str(error).strip().splitlines()[0]
-        raise TrackingError(f"MLflow cannot use {chosen or root / 'mlflow.db'}: {cause}") from error
+        where = chosen or root / "mlflow.db"
+        raise TrackingError(f"MLflow cannot use {where}: {_first_line(error)}") from error
+
+
+def _first_line(fault: Exception) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _find_or_create_experiment(client, artifacts: str | None) -> str:

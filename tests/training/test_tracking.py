@@ -1,7 +1,9 @@
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +220,47 @@ def test_a_store_that_cannot_be_used_is_named(project, tiny_params, monkeypatch)
     client_of(project).delete_experiment("1")
     with pytest.raises(TrackingError, match=r"mlflow\.db"), open_tracker("collect", tiny_params):
         pass
+
+
+@contextmanager
+def out_of_reach(folder):
+    """The store answers no request; of a lock MLflow would wait twenty seconds for each."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        store.execute("ALTER TABLE runs RENAME TO runs_away")
+        yield
+        store.execute("ALTER TABLE runs_away RENAME TO runs")
+
+
+def test_what_is_recorded_while_the_store_is_out_of_reach_is_written_later(project, tiny_params, monkeypatch, capfd):
+    monkeypatch.setattr("genie.training.tracking.SECONDS_BETWEEN_TRIES", 0)
+    with open_tracker("train_lam", tiny_params) as tracker:
+        tracker.log_metrics({"train_loss": 3.0}, step=1)
+        with out_of_reach(project):
+            tracker.log_metrics({"train_loss": 2.0}, step=2)
+            tracker.log_metrics({"train_loss": 1.0}, step=3)
+            tracker.log_image("samples", IMAGE_HWC, step=3)
+        tracker.log_final({"psnr": 20.0})
+    child, parent = child_and_parent(project)
+    points = client_of(project).get_metric_history(child.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in points] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert len(client_of(project).list_artifacts(child.info.run_id, "images")) > 0
+    assert parent.data.metrics == {"train_lam.psnr": 20.0}
+    assert child.info.status == parent.info.status == "FINISHED"
+    lost, found = capfd.readouterr().err.splitlines()
+    assert lost.startswith("MLflow cannot be reached (")
+    assert lost.endswith("train_lam goes on, and what it records waits")
+    assert found == "MLflow can be reached again; what waited is recorded"
+
+
+def test_a_store_that_is_lost_ends_no_training(project, tiny_params, capfd):
+    with ExitStack() as stack:
+        tracker = stack.enter_context(open_tracker("train_lam", tiny_params))
+        with out_of_reach(project):
+            tracker.log_metrics({"train_loss": 2.0}, step=2)
+            tracker.log_metrics({"train_loss": 1.0}, step=3)
+            stack.close()
+    _, said = capfd.readouterr().err.splitlines()
+    assert said.startswith("4 records of train_lam are lost: MLflow cannot be reached (")
 
 
 def test_the_null_tracker_takes_every_call_of_the_real_one():
