@@ -69,12 +69,14 @@ class Project:
         self.run("git", "commit", "--quiet", "--message", message)
 
     def runs(self) -> dict[str, list[Run]]:
-        """The runs that MLflow holds, each pipeline's stages by the name of the pipeline's run."""
+        """The runs that MLflow holds, each pipeline's stages by the name of the pipeline's run, less its commit."""
         client = MlflowClient(f"sqlite:///{self.root}/mlflow.db")
         runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
         parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
         return {
-            parent.info.run_name: [run for run in runs if run.data.tags.get("mlflow.parentRunId") == run_id]
+            re.sub(r" [0-9a-f]{7}$", "", parent.info.run_name): [
+                run for run in runs if run.data.tags.get("mlflow.parentRunId") == run_id
+            ]
             for run_id, parent in parents.items()
         }
 
