@@ -143,15 +143,15 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def write_results(readme: Path, table: str) -> None:
+def write_results(page: Path, table: str) -> None:
     """Puts the table between the two marks of a page, in place of what is there.
 
     Raises:
         ResultsError: it has no such marks.
     """
-    text = readme.read_text()
+    text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ResultsError(f"{readme}: no {BEGIN.strip()} followed by {END}; add both, each on its own line")
-    readme.write_text(before + begin + table + end + after)
+        raise ResultsError(f"{page}: no {BEGIN.strip()} followed by {END}; add both, each on its own line")
+    page.write_text(before + begin + table + end + after)
