@@ -1,11 +1,11 @@
-# Everything needs only git, make, a C++ compiler and Python 3.10, 3.11 or 3.12.
+# Everything needs only git, make, a C++ compiler and Python 3.10 to 3.13.
 # PYTHON=python3.12 make repro chooses one; without it the first that is found is taken.
 
-SUPPORTED := 3.10 3.11 3.12
+SUPPORTED := 3.10 3.11 3.12 3.13
 PRINT_VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 ifndef PYTHON
-PYTHON := $(shell for python in .venv/bin/python python3.11 python3.12 python3.10 python3; do \
+PYTHON := $(shell for python in .venv/bin/python python3.11 python3.12 python3.13 python3.10 python3; do \
 	version=$$($$python -c '$(PRINT_VERSION)' 2>/dev/null); \
 	case " $(SUPPORTED) " in (*" $$version "*) break;; esac; done; echo $$python)
 endif
@@ -77,12 +77,12 @@ clean: ## Remove .venv and the tools' caches; data, experiments and the DVC cach
 	rm -rf .venv .pytest_cache .ruff_cache
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(if $(filter $(VERSION),$(SUPPORTED)),,$(error Python 3.10, 3.11 or 3.12 is needed, \
+	$(if $(filter $(VERSION),$(SUPPORTED)),,$(error Python 3.10 to 3.13 is needed, \
 	found $(VERSION): PYTHON=python3.11 make $(firstword $(MAKECMDGOALS))))
 	@# One of another Python, and one without pip (uv makes such), is made anew.
 	@test "$$(.venv/bin/python -c 'import pip; $(PRINT_VERSION)' 2>/dev/null)" = "$(VERSION)" \
 		|| "$(PYTHON)" -m venv --clear .venv
-	.venv/bin/python -m pip install --constraint constraints.txt --editable .
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[train]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

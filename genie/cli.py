@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from genie.params import load_params, parse_params
-from genie.results import METRICS_FOLDER, SEEDS, read_metrics, results_table, write_results
-from genie.scales import load_scale, scale_flags, write_scale
-from genie.seeds import read_run, summarise
-from genie.stage import faults_in_one_line, write_json
+from genie.core.params import load_params, parse_params
+from genie.core.paths import METRICS_FOLDER
+from genie.core.scales import load_scale, scale_flags, write_scale
+from genie.distributed.faults import faults_in_one_line
+from genie.pipeline.outputs import write_json
+from genie.reporting.results import SEEDS, read_metrics, results_table, write_results
+from genie.reporting.seeds import read_run, summarise
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +65,12 @@ def plan(
         genie plan --scale paper --devices 4
     """
     with faults_in_one_line("genie plan"):
-        from genie.plan import make_plan, measured_bytes_per_frame, plan_json, plan_tables  # here, as torch is slow
+        from genie.reporting.plan import (  # here, as torch is slow
+            make_plan,
+            measured_bytes_per_frame,
+            plan_json,
+            plan_tables,
+        )
 
         params = load_params() if scale is None else load_scale(scale)[1]
         if precision is not None:
@@ -84,7 +91,13 @@ def sample(
         int | None, typer.Option(help="Start from this frame of data/frames/test. Default: a lively one.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The GIF to write.")] = Path("sample.gif"),
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the trained models or of an exported world, or its name on the Hugging Face hub. "
+            "Without: data/models, or else the shipped one."
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="MaskGIT steps a frame, in place of sampling.maskgit_steps.")
     ] = None,
@@ -105,17 +118,16 @@ def sample(
         genie sample --actions 3,3,3,5,5 --image castle.png --out castle.gif
     """
     with faults_in_one_line("genie sample"):
-        from genie.sample import sample as dream  # here, since torch takes seconds that `--help` need not
+        from genie.reporting.sample import sample as dream  # here, since torch takes seconds that `--help` need not
 
-        overrides = {
-            "sampling": {"maskgit_steps": steps, "temperature": temperature},
-            "evaluate": {"seed": seed},
-        }
-        tree = load_params().model_dump()
-        for section, values in overrides.items():
-            tree[section] |= {key: value for key, value in values.items() if value is not None}
+        tree, given = load_params().model_dump(), {"maskgit_steps": steps, "temperature": temperature}
+        given = {key: value for key, value in given.items() if value is not None}
+        tree["sampling"] |= given
+        tree["evaluate"] |= {} if seed is None else {"seed": seed}
         params = parse_params(tree, "the options")
-        wrote = dream(params, actions=actions, image=image, frame=frame, out=out, models=models, quiet=quiet)
+        wrote = dream(
+            params, actions=actions, image=image, frame=frame, out=out, world=world, sampling=given, quiet=quiet
+        )
         if not quiet:
             print(wrote)
 
@@ -210,7 +222,9 @@ def export(
         hf upload NAME/WORLD world
     """
     with faults_in_one_line("genie export"):
-        from genie.export import export as write_world  # here, since torch takes seconds that `--help` need not
+        from genie.reporting.export import (
+            export as write_world,  # here, since torch takes seconds that `--help` need not
+        )
 
         print(write_world(load_params(), models=models, metrics=metrics, out=out, made=made))
 

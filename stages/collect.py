@@ -2,11 +2,12 @@
 
 from time import perf_counter
 
-from genie.data.collect import collect, collect_metrics
-from genie.params import Params
-from genie.processes import num_threads, rank
-from genie.stage import run_stage, write_metrics
-from genie.training.tracking import Tracker
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.distributed.processes import num_threads, rank
+from genie.pipeline.outputs import write_metrics
+from genie.pipeline.stage import run_stage
+from genie.sources.collect import collect, collect_metrics
 
 
 def main(params: Params, tracker: Tracker) -> None:

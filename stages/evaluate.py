@@ -4,27 +4,27 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from PIL import Image
-
-from genie.data.branches import play_branches
+from genie.core.files import replacing_folder
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.caches import TRUE_ACTIONS, read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, read_tokens
+from genie.data.held_out import lively_prompts
+from genie.distributed.accelerator import make_accelerator
 from genie.evaluation.controllability import action_nmi
 from genie.evaluation.counterfactual import counterfactual_metrics, imagine_branches, label_metrics, past_actions_of
 from genie.evaluation.frechet import i3d_distance, probe_distance
-from genie.evaluation.report import write_counterfactuals, write_report, write_sprite, write_steering
+from genie.evaluation.report import log_report, write_counterfactuals, write_report, write_sprite, write_steering
 from genie.evaluation.rollouts import drift_metrics, measure_rollouts, rollout_metrics
-from genie.evaluation.steering import measure_steering
+from genie.evaluation.steering_accuracy import measure_steering
+from genie.models.checkpoint import load_model
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
-from genie.params import Params
-from genie.prompts import lively_prompts
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_metrics
-from genie.training.checkpoint import load_model
-from genie.training.tracking import Tracker
-from genie.world import WorldModel
+from genie.pipeline.outputs import write_metrics
+from genie.pipeline.stage import run_stage
+from genie.sources.branches import play_branches
+from genie.world.maskgit import Sampling
+from genie.world.world_model import WorldModel
 
 REPORT = Path("data/report")
 
@@ -33,7 +33,7 @@ def main(params: Params, tracker: Tracker) -> None:
     settings = params.evaluate
     accelerator = make_accelerator(params.runtime)
     store = EpisodeStore("data/frames/test")
-    world = WorldModel.load("data/models", params.sampling, accelerator.device)
+    world = WorldModel.load("data/models", Sampling(**params.sampling.model_dump()), accelerator.device)
     lam = load_model("data/models/lam", LatentActionModel, accelerator.device)
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     learnt_from = world.dynamics.config
@@ -60,20 +60,20 @@ def main(params: Params, tracker: Tracker) -> None:
         metrics |= label_metrics(lam, probe, branches, found.differs_MEE)
         steered, steering = measure_steering(world, labels, held, settings.seed)
         metrics |= steering
-        write_report(REPORT, world, store, tokens, actions, rollouts, drift, settings.num_gifs, settings.seed)
-    write_counterfactuals(REPORT, branches, found, world.buttons)
-    write_steering(REPORT, held, steered, settings.num_gifs)
-    write_sprite(REPORT, store, lam)
+    with replacing_folder(REPORT) as folder:
+        with accelerator.autocast():
+            write_report(folder, world, store, tokens, actions, rollouts, drift, settings.num_gifs, settings.seed)
+        write_counterfactuals(folder, branches, found, world.buttons)
+        write_steering(folder, held, steered, settings.num_gifs)
+        write_sprite(folder, store, lam)
     write_metrics("evaluate", metrics)
 
     tracker.log_final(metrics)
-    tracker.log_artifact(REPORT)
+    log_report(tracker, REPORT)
     with TemporaryDirectory() as folder:
         world.prompts = lively_prompts(world.context_frames, settings.horizon, learnt_from.lam_fingerprint)
         world.save_pretrained(Path(folder) / "world")
         tracker.log_world(Path(folder) / "world")
-    for picture in sorted(REPORT.glob("*.png")):
-        tracker.log_image(picture.stem, np.asarray(Image.open(picture).convert("RGB")), step=0)
 
 
 if __name__ == "__main__":

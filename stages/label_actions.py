@@ -8,18 +8,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from genie.data.buttons import count_buttons, write_buttons
-from genie.data.episodes import SPLITS, EpisodeStore
-from genie.data.labels import true_actions_of
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.data.tokens import TRUE_ACTIONS, read_latent_actions, write_latent_actions
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.caches import TRUE_ACTIONS, read_latent_actions, write_latent_actions
+from genie.data.episodes import EpisodeStore
+from genie.data.shards import SPLITS
+from genie.data.true_actions import true_actions_of
+from genie.distributed.accelerator import make_accelerator
+from genie.models.checkpoint import load_model
 from genie.models.lam import LatentActionModel
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage
-from genie.training.checkpoint import load_model
-from genie.training.labelling import latent_actions_of
-from genie.training.tracking import Tracker
+from genie.pipeline.infer_actions import count_buttons, latent_actions_of
+from genie.pipeline.stage import run_stage
+from genie.world.controls import write_buttons
 
 ACTIONS = "data/actions"
 

@@ -1,13 +1,14 @@
 """Writes every frame as tokens: data/tokens/{train,val,test}/, tied to the tokenizer by its fingerprint."""
 
-from genie.data.episodes import SPLITS, EpisodeStore
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.episodes import EpisodeStore
+from genie.data.shards import SPLITS
+from genie.distributed.accelerator import make_accelerator
+from genie.models.checkpoint import load_model
 from genie.models.tokenizer import Tokenizer
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage
-from genie.training.checkpoint import load_model
-from genie.training.tokenizing import tokenize
-from genie.training.tracking import Tracker
+from genie.pipeline.encode_frames import tokenize
+from genie.pipeline.stage import run_stage
 
 
 def main(params: Params, tracker: Tracker) -> None:

@@ -1,18 +1,19 @@
 """Trains the dynamics on cached tokens and latent actions: data/models/dynamics/."""
 
-from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.caches import cache_attributes, read_latent_actions, read_tokens, token_attributes
 from genie.data.windows import TokenWindows
-from genie.evaluation.prediction import evaluate_dynamics, validate_dynamics
+from genie.distributed.accelerator import make_accelerator
+from genie.evaluation.token_accuracy import evaluate_dynamics, validate_dynamics
+from genie.models.checkpoint import load_model, save_model
 from genie.models.dynamics import build_dynamics
 from genie.models.motion_predictor import MotionPredictor
 from genie.models.tokenizer import Tokenizer
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import load_model, save_model
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
 
 
 def main(params: Params, tracker: Tracker) -> None:

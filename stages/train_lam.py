@@ -2,22 +2,24 @@
 
 import math
 
-from genie.data.episodes import FRAME_SHAPE, EpisodeStore
+from genie.core.frames import FRAME_SHAPE
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.episodes import EpisodeStore
+from genie.data.transitions import TransitionWindows
 from genie.data.windows import FrameWindows
+from genie.distributed.accelerator import make_accelerator
 from genie.evaluation.controllability import evaluate_lam, validate_lam
-from genie.evaluation.gate import check_gate
-from genie.evaluation.probing import evaluate_probe
+from genie.evaluation.probe_accuracy import evaluate_probe
+from genie.models.checkpoint import load_model, save_model
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import ActionProbe
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
+from genie.pipeline.gate import check_gate
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.agent import build_for_agent
-from genie.training.checkpoint import load_model, save_model
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
-from genie.training.transitions import TransitionWindows
 
 NUM_TRANSITIONS = 6144  # measured a split
 

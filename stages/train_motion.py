@@ -1,17 +1,19 @@
 """Trains the motion predictor that the dynamics sees through: data/models/motion/."""
 
-from genie.data.episodes import FRAME_SHAPE, EpisodeStore
-from genie.data.tokens import cache_attributes, read_latent_actions
-from genie.evaluation.motion import evaluate_motion, validate_motion
+from genie.core.frames import FRAME_SHAPE
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.caches import cache_attributes, read_latent_actions
+from genie.data.episodes import EpisodeStore
+from genie.data.transitions import TransitionWindows
+from genie.distributed.accelerator import make_accelerator
+from genie.evaluation.motion_error import evaluate_motion, validate_motion
+from genie.models.checkpoint import save_model
 from genie.models.motion_predictor import build_motion_predictor
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import save_model
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
-from genie.training.transitions import TransitionWindows
 
 NUM_BATCHES = 8  # of 1024 held-out transitions
 

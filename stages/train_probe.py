@@ -1,17 +1,18 @@
 """Trains the supervised probe that the latent action model is judged by: data/models/probe/."""
 
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.params import Params
+from genie.core.protocols import Tracker
 from genie.data.episodes import EpisodeStore
-from genie.data.labels import LabelledFrameWindows
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.evaluation.probing import evaluate_probe, validate_probe
+from genie.data.true_actions import LabelledFrameWindows
+from genie.distributed.accelerator import make_accelerator
+from genie.evaluation.probe_accuracy import evaluate_probe, validate_probe
+from genie.models.checkpoint import save_model
 from genie.models.probe import build_probe
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import save_model
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
 
 NUM_WINDOWS = 6144
 

@@ -2,20 +2,22 @@
 
 import numpy as np
 
-from genie.data.episodes import FRAME_SHAPE, EpisodeStore
-from genie.data.labels import true_actions_of
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.data.tokens import cache_attributes, read_latent_actions
-from genie.evaluation.arrows import evaluate_arrows, validate_arrows
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import FRAME_SHAPE
+from genie.core.params import Params
+from genie.core.protocols import Tracker
+from genie.data.caches import cache_attributes, read_latent_actions
+from genie.data.episodes import EpisodeStore
+from genie.data.transitions import TransitionWindows
+from genie.data.true_actions import true_actions_of
+from genie.distributed.accelerator import make_accelerator
+from genie.evaluation.arrow_accuracy import evaluate_arrows, validate_arrows
+from genie.models.checkpoint import save_model
 from genie.models.steering import build_steering
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import save_model
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
-from genie.training.transitions import TransitionWindows
 
 NUM_BATCHES = 8  # of 1024 held-out transitions
 

@@ -1,16 +1,17 @@
 """Trains the tokenizer on frames: data/models/tokenizer/."""
 
+from genie.core.params import Params
+from genie.core.protocols import Tracker
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import FrameWindows
+from genie.distributed.accelerator import make_accelerator
 from genie.evaluation.reconstruction import evaluate_tokenizer, validate_tokenizer
+from genie.models.checkpoint import save_model
 from genie.models.tokenizer import build_tokenizer
-from genie.params import Params
-from genie.runtime import make_accelerator
-from genie.stage import run_stage, write_curve, write_metrics
-from genie.training.checkpoint import save_model
+from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.stage import run_stage
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import Tracker
 
 
 def main(params: Params, tracker: Tracker) -> None:

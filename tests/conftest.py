@@ -14,19 +14,25 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from genie.data.buttons import Button, write_buttons
-from genie.data.collect import collect
-from genie.data.episodes import NO_ACTION, SPLITS, EpisodeStore
-from genie.data.tokens import write_latent_actions
+from genie.core.actions import NO_ACTION
+from genie.core.params import Params, load_params, parse_params
+from genie.core.yaml_files import read_yaml
+from genie.data.caches import write_latent_actions
+from genie.data.episodes import EpisodeStore
+from genie.data.shards import SPLITS
+from genie.models.checkpoint import fingerprint, save_model
 from genie.models.dynamics import build_dynamics
 from genie.models.steering import build_steering
 from genie.models.tokenizer import build_tokenizer
-from genie.params import Params, SamplingParams, parse_params, read_yaml
-from genie.prompts import Prompt
-from genie.training.checkpoint import fingerprint, save_model
+from genie.sources.collect import collect
 from genie.world import WorldModel
+from genie.world.controls import Button, write_buttons
+from genie.world.maskgit import Sampling
+from genie.world.prompts import Prompt
 
 torch.set_num_threads(1)
+
+pytest_plugins = ["tests.jobs"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,6 +109,23 @@ def coinrun(tiny_params, tmp_path_factory) -> dict[str, EpisodeStore]:
 
 
 @pytest.fixture(scope="session")
+def collect_params():
+    params = load_params().collect.model_dump()
+    counts = {"train": 600, "val": 100, "test": 130}
+    return type(load_params().collect)(
+        **{**params, "num_envs": 8, "frames": counts, "shard_frames": 250, "levels": {"train": 20, "val": 5, "test": 5}}
+    )
+
+
+@pytest.fixture(scope="session")
+def collected(collect_params, tmp_path_factory):
+    """The folder of one `collect`; `train` is three shards."""
+    folder = tmp_path_factory.mktemp("collected") / "frames"
+    assert collect(collect_params, folder, num_threads=2) == 830
+    return folder
+
+
+@pytest.fixture(scope="session")
 def scrambled() -> Callable[[nn.Module], nn.Module]:
     """Moves a model, in eval mode, off its birth: through its zeros nothing flows, whoever could see whom."""
 
@@ -142,7 +165,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
             zip(store.episode_starts[:3].tolist(), store.level_seeds[:3].tolist(), strict=True)
         )
     ]
-    sampling = SamplingParams(maskgit_steps=1, temperature=0.0)
+    sampling = Sampling(maskgit_steps=1, temperature=0.0)
     return WorldModel(tokenizer, dynamics, steering, sampling, buttons, prompts)
 
 

@@ -1,13 +1,11 @@
 import shutil
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.scales import load_scale, scale_flags
-
-ROOT = Path(__file__).resolve().parents[1]
+from genie.core.scales import load_scale, scale_flags
+from tests.conftest import ROOT
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from genie.bench.figures import Figure
-from genie.bench.memory import peak_memory
+from genie.bench.peak import peak_memory
 from genie.bench.timing import take_turns, wait_for
-from genie.params import Params
-from genie.runtime import make_accelerator
+from genie.core.params import Params
+from genie.distributed.accelerator import make_accelerator
 
 ROUNDS = 15
 COPIED_BYTES = 2**27  # more than caches hold

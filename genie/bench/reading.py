@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from genie.bench.data import GROWTH
 from genie.bench.figures import Figure
-from genie.bench.memory import peak_memory
+from genie.bench.inputs import GROWTH
+from genie.bench.peak import peak_memory
 from genie.bench.timing import take_turns
+from genie.core.params import DynamicsParams, Params, ProbeParams
+from genie.data.caches import read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import read_latent_actions, read_tokens
 from genie.data.windows import FrameWindows, TokenWindows, read_windows, window_starts
-from genie.params import DynamicsParams, Params, ProbeParams
 
 ROUNDS, BATCHES = 9, 16  # rounds of so many batches
 WITHOUT_END = 2**31

@@ -8,31 +8,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from genie.bench.figures import Figure
-from genie.params import Params
-from genie.progress import progress
+from genie.core.params import Params
+from genie.distributed.progress import progress
 
 # Of each part its calls: a function of a module of this folder, and what it takes beside params and data.
 PARTS = {
     "machine": [("machine.measure",)],
-    "collect": [("simulator.measure",)],
+    "collect": [("bare_simulator.measure",)],
     "reading": [("reading.measure",)],
     "tokenizer": [
-        ("training.measure", "tokenizer"),
-        ("training.measure_growth", "tokenizer", "width"),
-        ("training.measure_growth", "tokenizer", "batch"),
+        ("training_phases.measure", "tokenizer"),
+        ("training_phases.measure_growth", "tokenizer", "width"),
+        ("training_phases.measure_growth", "tokenizer", "batch"),
     ],
     "lam": [
-        ("training.measure", "lam"),
-        ("training.measure_growth", "lam", "width"),
-        ("training.measure_growth", "lam", "batch"),
+        ("training_phases.measure", "lam"),
+        ("training_phases.measure_growth", "lam", "width"),
+        ("training_phases.measure_growth", "lam", "batch"),
     ],
     "dynamics": [
-        ("training.measure", "dynamics"),
-        ("training.measure_growth", "dynamics", "width"),
-        ("training.measure_growth", "dynamics", "batch"),
-        ("training.measure_growth", "dynamics", "context"),
+        ("training_phases.measure", "dynamics"),
+        ("training_phases.measure_growth", "dynamics", "width"),
+        ("training_phases.measure_growth", "dynamics", "batch"),
+        ("training_phases.measure_growth", "dynamics", "context"),
     ],
-    "sampling": [("sampling.measure",)],
+    "sampling": [("frame_rate.measure",)],
 }
 
 
@@ -54,8 +54,8 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
     with TemporaryDirectory() as folder, progress(name="bench", total=len(calls) + 1, unit="part") as bar:
         bar.set_postfix_str("data")
         if any(part == "sampling" for part, _ in calls):
-            _in_process("sampling.check", params, world)  # a fault in it shows before minutes are spent
-        _in_process("data.write_data", params, Path(folder))
+            _in_process("frame_rate.check", params, world)  # a fault in it shows before minutes are spent
+        _in_process("inputs.write_data", params, Path(folder))
         for part, (function, *more) in calls:
             bar.update()
             bar.set_postfix_str(part)

@@ -25,11 +25,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from genie.core.actions import NO_ACTION
+from genie.core.frames import FRAME_SHAPE
 from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
 
-SPLITS = ("train", "val", "test")
-FRAME_SHAPE = (64, 64, 3)
-NO_ACTION = 255  # index contract: actions[t] takes frame t to t + 1, and no frame follows an episode's last
 SCHEMA_VERSION = 2
 CHUNK_FRAMES = 16
 BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again

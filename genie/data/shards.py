@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+SPLITS = ("train", "val", "test")
 # Attributes in which the shards of a set differ; in all others they are alike.
 OWN_ATTRIBUTES = ("shard", "start_level", "num_levels", "simulator_seed", "policy_seed")
 

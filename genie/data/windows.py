@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from genie.data.episodes import FRAME_SHAPE, NO_ACTION, EpisodeStore
+from genie.core.actions import NO_ACTION
+from genie.core.frames import FRAME_SHAPE
+from genie.data.episodes import EpisodeStore
 
 
 class WindowError(ValueError):
@@ -125,7 +127,7 @@ class TokenWindows(Windows):
     `dataset[step]` is `{"tokens_BTN", "actions_BS"}`, both int64; `actions_BS[:, s]` takes frame s to s + 1.
 
     Args:
-        tokens: `(num_frames, N)` uint16, in memory or as `genie.data.tokens.Tokens`.
+        tokens: `(num_frames, N)` uint16, in memory or as `genie.data.caches.Tokens`.
         latent_actions: `(num_frames,)` uint8; its `NO_ACTION`s mark where episodes end.
         window: T.
         batch_size: B, drawn with replacement.

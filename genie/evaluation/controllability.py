@@ -5,22 +5,22 @@ import math
 import numpy as np
 import torch
 
-from genie.data.episodes import NO_ACTION, EpisodeStore
-from genie.data.motion import is_moving
-from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
+from genie.core.actions import EFFECTIVE_ACTIONS, NO_ACTION, effective_action
+from genie.core.frames import psnr
+from genie.core.motion import is_moving
+from genie.core.protocols import Validation
+from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.distributed.progress import progress
 from genie.evaluation.metrics import (
     codebook_metrics,
     count_codes,
     frame_mse,
     min_code_share,
     normalised_mutual_information,
-    psnr,
 )
 from genie.models.lam import LatentActionModel, PixelLam, SurpriseLam
 from genie.models.surprise_lam import information
-from genie.progress import progress
-from genie.training.loop import Validation
 
 NUM_VALIDATION_TRANSITIONS = 512
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from genie.data.branches import Branches
-from genie.data.buttons import Button
-from genie.data.motion import changed_share
-from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.motion import changed_share
+from genie.distributed.progress import progress
 from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
-from genie.progress import progress
-from genie.world import WorldModel
+from genie.sources.branches import Branches
+from genie.world.controls import Button
+from genie.world.world_model import WorldModel
 
 # Branches that differ in fewer pixels do not really: an agent at a wall that only turns round is some 25 of 4096.
 DIFFERING_SHARE = 0.01

@@ -11,7 +11,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from genie.models.quantizer import code_statistics
 
-MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB): JSON knows no infinity
 SSIM_FRAMES = 64  # at once: each takes 2 MB while it is compared
 
 
@@ -38,20 +37,6 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
             for x, y in zip(*planes, strict=True)
         ]
     return torch.cat(ssim).double().cpu().numpy().reshape(frames.shape[:-3])
-
-
-def psnr(mse: np.ndarray) -> float:
-    """Peak signal-to-noise ratio, in dB, of a whole set of frames: that of the mean of their squared errors.
-
-    The mean over frames of each frame's PSNR would be ruled by the frames that are copied exactly (infinite),
-    and most of CoinRun stands still.
-
-    Raises:
-        ValueError: the set is empty.
-    """
-    if np.size(mse) == 0:
-        raise ValueError("no frames to measure (none of them moves?): collect or evaluate more frames")
-    return float(-10 * np.log10(max(np.mean(mse), MIN_MSE)))
 
 
 def count_codes(codes: np.ndarray, num_codes: int) -> np.ndarray:

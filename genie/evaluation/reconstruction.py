@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
+from genie.core.frames import psnr
+from genie.core.protocols import Tracker, Validation
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts
-from genie.evaluation.metrics import codebook_metrics, frame_mse, frame_ssim, psnr
+from genie.distributed.progress import progress
+from genie.evaluation.metrics import codebook_metrics, frame_mse, frame_ssim
 from genie.evaluation.pictures import reconstruction_sheet
 from genie.models.tokenizer import Tokenizer
-from genie.progress import progress
-from genie.training.loop import Validation
-from genie.training.tracking import Tracker
 
 NUM_VALIDATION_FRAMES, NUM_SHOWN = 256, 10
 

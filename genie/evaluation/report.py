@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
-from genie.data.branches import Branches
-from genie.data.buttons import Button
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.protocols import Tracker
+from genie.data.caches import Tokens
 from genie.data.episodes import EpisodeStore
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.data.tokens import Tokens
 from genie.data.windows import read_windows, spread_starts
 from genie.evaluation.controllability import action_table
 from genie.evaluation.counterfactual import Counterfactuals, confusion, differing
@@ -43,7 +43,9 @@ from genie.evaluation.rollouts import (
     read_clips,
 )
 from genie.models.lam import LatentActionModel, SurpriseLam
-from genie.world import WorldModel
+from genie.sources.branches import Branches
+from genie.world.controls import Button
+from genie.world.world_model import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
 NUM_BRANCHED = 12  # states whose branches are shown
@@ -53,6 +55,13 @@ SERIES_STYLE = {
     "random_action": {"color": "tab:orange", "marker": "s"},
     "copy_last": {"color": "tab:green", "marker": "^"},
 }
+
+
+def log_report(tracker: Tracker, folder: Path) -> None:
+    """Copies a report to the stage's run, its pictures also as images."""
+    tracker.log_artifact(folder)
+    for picture in sorted(folder.glob("*.png")):
+        tracker.log_image(picture.stem, np.asarray(Image.open(picture).convert("RGB")), step=0)
 
 
 def write_report(

@@ -11,12 +11,13 @@ from functools import partial
 import numpy as np
 import torch
 
+from genie.core.frames import psnr
+from genie.core.motion import is_moving
 from genie.data.episodes import EpisodeStore
-from genie.data.motion import is_moving
 from genie.data.windows import WindowError, read_windows, spread_starts, window_starts
-from genie.evaluation.metrics import frame_mse, frame_ssim, psnr
-from genie.progress import progress
-from genie.world import WorldModel
+from genie.distributed.progress import progress
+from genie.evaluation.metrics import frame_mse, frame_ssim
+from genie.world.world_model import WorldModel
 
 # What is compared with the truth, and what its metrics are called: `psnr`, `psnr_random_action` and so on.
 SERIES = {

@@ -14,22 +14,25 @@ next is expected to be, and its logits begin as that token's (`genie.models.moti
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from genie.distributed.collectives import my_share, share_of_ranks
+from genie.distributed.processes import num_processes
 from genie.models.config import config_from
 from genie.models.memory import Memory
 from genie.models.motion_compensation import MotionCompensation
 from genie.models.motion_predictor import MotionPredictor
-from genie.models.ranks import my_share, num_ranks, share_of_ranks
 from genie.models.recent_motion import PIXELS, REMEMBERED, RecentMotion, measure
 from genie.models.st_transformer import KeyValue, STTransformer, causal_mask
 from genie.models.tokenizer import Tokenizer
-from genie.params import DynamicsParams
+
+if TYPE_CHECKING:
+    from genie.core.params import DynamicsParams
 
 UNMASKED = -100  # a target that is not asked for
 FORESEEN_GAIN = 4.0  # of the foreseen token in what is told, before training
@@ -40,19 +43,19 @@ class DynamicsConfig:
     """Shape of the dynamics; the meaning of each value stands in `params.yaml`. The fingerprints tell which
     tokenizer's tokens and which LAM's actions it was trained on."""
 
-    num_codes: int = 1000
-    grid: tuple[int, int] = (16, 16)
-    num_actions: int = 8
-    context_frames: int = 4
-    action_injection: Literal["prepend", "adaln", "add"] = "adaln"
-    motion_compensation: bool = False
-    context_noise: float = 0.02
-    min_mask_rate: float = 0.5
-    full_mask_share: float = 0.5
-    patch_size: int = 2
-    width: int = 256
-    num_layers: int = 6
-    num_heads: int = 4
+    num_codes: int
+    grid: tuple[int, int]
+    num_actions: int
+    context_frames: int
+    action_injection: Literal["prepend", "adaln", "add"]
+    motion_compensation: bool
+    context_noise: float
+    min_mask_rate: float
+    full_mask_share: float
+    patch_size: int
+    width: int
+    num_layers: int
+    num_heads: int
     tokenizer_fingerprint: str = ""
     lam_fingerprint: str = ""
 
@@ -334,14 +337,14 @@ class Dynamics(nn.Module):
         if not self.training:
             return tokens_BSN
         noisy_BSN = _uniform(tokens_BSN) < self.config.context_noise
-        shape = (num_ranks() * len(tokens_BSN), *tokens_BSN.shape[1:])
+        shape = (num_processes() * len(tokens_BSN), *tokens_BSN.shape[1:])
         tokens = torch.randint(self.config.num_codes, shape, device=tokens_BSN.device)
         return torch.where(noisy_BSN, my_share(tokens), tokens_BSN)
 
 
 def _uniform(like: torch.Tensor) -> torch.Tensor:
     """Drawn from [0, 1), of the shape and on the device of another tensor whose first axis is this rank's batch."""
-    return my_share(torch.rand(num_ranks() * len(like), *like.shape[1:], device=like.device))
+    return my_share(torch.rand(num_processes() * len(like), *like.shape[1:], device=like.device))
 
 
 def side_by_side(x_BT: torch.Tensor) -> torch.Tensor:
@@ -367,7 +370,7 @@ def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device 
     )
 
 
-def build_dynamics(params: DynamicsParams, **known) -> Dynamics:
+def build_dynamics(params: "DynamicsParams", **known) -> Dynamics:
     """A dynamics with the weights that `params.seed` draws.
 
     Args:

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genie.core.frames import PATCH
 from genie.models.motion_predictor import MotionPredictor, MotionPredictorConfig
 from genie.models.recent_motion import REMEMBERED, look
 from genie.models.registration import warp
-from genie.models.tokenizer import PATCH, Tokenizer
+from genie.models.tokenizer import Tokenizer
 
 FRACTIONS = 8  # of a pixel by which a frame is moved, as in video codecs: a rounding error then changes no pixel
 

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from genie.core.frames import PATCH
 from genie.models.convolution import ResidualBlock
 
-PATCH = 4
 PATCH_DIM = 3 * PATCH**2
 
 

@@ -8,13 +8,17 @@ so one small network can see every transition many times in the time in which th
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genie.core.frames import FRAME_SHAPE
 from genie.models.recent_motion import PIXELS, REMEMBERED, as_seen, cut_short, num_seen, observe_motion
-from genie.params import MotionParams
+
+if TYPE_CHECKING:
+    from genie.core.params import MotionParams
 
 HUBER = 0.25  # from so many units on, an error counts by its size, no longer by its square
 HIDDEN = 128  # units of each layer
@@ -31,7 +35,7 @@ class MotionPredictorConfig:
     """
 
     num_actions: int
-    frame_size: tuple[int, int] = (64, 64)
+    frame_size: tuple[int, int] = FRAME_SHAPE[:2]
     lam_fingerprint: str = ""
 
 
@@ -84,7 +88,7 @@ class MotionPredictor(nn.Module):
             return self.layers(self.past_in(seen_MD) + self.action_in(actions_M)) * PIXELS
 
 
-def build_motion_predictor(params: MotionParams, **known) -> MotionPredictor:
+def build_motion_predictor(params: "MotionParams", **known) -> MotionPredictor:
     """A motion predictor with the weights that `params.seed` draws.
 
     Args:

@@ -10,17 +10,21 @@ see `history` frames, the present one included: motion is local, and velocity sh
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import nn
 
+from genie.core.frames import PATCH
+from genie.distributed.collectives import BatchNorm
 from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock, activation
-from genie.models.motion_encoder import PATCH, PATCH_DIM, MotionEncoder, histories, to_patches
+from genie.models.motion_encoder import PATCH_DIM, MotionEncoder, histories, to_patches
 from genie.models.quantizer import VectorQuantizer, code_statistics
-from genie.models.ranks import BatchNorm
-from genie.params import PixelLamParams
+
+if TYPE_CHECKING:
+    from genie.core.params import PixelLamParams
 
 # A transition in which nothing moves must not weigh without bound; 1e-3 is the change of a small sprite's step.
 STILL_CHANGE = 1e-3
@@ -134,7 +138,7 @@ class PixelLam(nn.Module):
         return last_MPhw + self.decoder_out(activation(x_MDhw)).float()
 
 
-def build_pixel_lam(params: PixelLamParams) -> PixelLam:
+def build_pixel_lam(params: "PixelLamParams") -> PixelLam:
     """A latent action model with the weights that `params.seed` draws."""
     torch.manual_seed(params.seed)
     return PixelLam(config_from(PixelLamConfig, params))

@@ -8,15 +8,18 @@ the parts of the picture apart, since the agent is 25 of 4096 pixels.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genie.distributed.collectives import sum_over_ranks
 from genie.models.config import config_from
 from genie.models.motion_encoder import MotionEncoder, histories, to_patches
-from genie.models.ranks import sum_over_ranks
-from genie.params import ProbeParams
+
+if TYPE_CHECKING:
+    from genie.core.params import ProbeParams
 
 NO_LABEL = -1
 CELLS = 4  # parts of the picture a side that the classifier sees apart
@@ -101,7 +104,7 @@ class ActionProbe(nn.Module):
         return self.encoder(history_MPhw, change_MPhw).unflatten(0, (len(frames_BTHWC), -1))
 
 
-def build_probe(params: ProbeParams, num_classes: int) -> ActionProbe:
+def build_probe(params: "ProbeParams", num_classes: int) -> ActionProbe:
     """A probe of `num_classes` actions with the weights that `params.seed` draws."""
     torch.manual_seed(params.seed)
     return ActionProbe(config_from(ProbeConfig, params, num_classes=num_classes))

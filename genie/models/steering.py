@@ -9,12 +9,15 @@ displacements remembered, `d` the two numbers of each.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genie.models.ranks import my_share, num_ranks
+from genie.core.frames import FRAME_SHAPE
+from genie.distributed.collectives import my_share
+from genie.distributed.processes import num_processes
 from genie.models.recent_motion import (
     REMEMBERED,
     RecentMotion,
@@ -24,7 +27,9 @@ from genie.models.recent_motion import (
     num_seen,
     observe_motion,
 )
-from genie.params import SteeringParams
+
+if TYPE_CHECKING:
+    from genie.core.params import SteeringParams
 
 HIDDEN = 128  # units of each layer
 FORGOTTEN = 0.1  # of transitions in training, the share whose latent action before is not known
@@ -44,7 +49,7 @@ class SteeringConfig:
 
     num_effects: int
     num_actions: int
-    frame_size: tuple[int, int] = (64, 64)
+    frame_size: tuple[int, int] = FRAME_SHAPE[:2]
     lam_fingerprint: str = ""
 
 
@@ -91,7 +96,7 @@ class Steering(nn.Module):
         past_MRd, before_M, actions_M = batch["past_MRd"], batch["before_M"], batch["actions_M"]
         if self.training:
             past_MRd = cut_short(past_MRd)
-            drawn_M = my_share(torch.rand(num_ranks() * len(before_M), device=before_M.device))
+            drawn_M = my_share(torch.rand(num_processes() * len(before_M), device=before_M.device))
             before_M = before_M.masked_fill(drawn_M < FORGOTTEN, self.unknown)
         logits_MA = self.logits(batch["coarse_MHW"], past_MRd, before_M, batch["effects_M"])
         loss = F.cross_entropy(logits_MA, actions_M)
@@ -149,7 +154,7 @@ class Steering(nn.Module):
         return latents[1:]
 
 
-def build_steering(params: SteeringParams, **known) -> Steering:
+def build_steering(params: "SteeringParams", **known) -> Steering:
     """What steers, with the weights that `params.seed` draws.
 
     Args:

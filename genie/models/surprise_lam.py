@@ -15,6 +15,7 @@ sprite before and after it, and whose means may depend on the past. An action is
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,9 @@ from torch import nn
 from genie.models.config import config_from
 from genie.models.quantizer import VectorQuantizer, code_statistics
 from genie.models.registration import MAX_SHIFT, Box, displacements, past_displacements
-from genie.params import SurpriseLamParams
+
+if TYPE_CHECKING:
+    from genie.core.params import SurpriseLamParams
 
 PIXELS = 8.0  # displacements are seen in units of so many pixels
 MIN_DEVIATION, MAX_DEVIATION = 0.1, 50.0  # pixels; what registration cannot tell is no surprise
@@ -259,7 +262,7 @@ def information(likelihood_MA: torch.Tensor, codes_M: torch.Tensor) -> torch.Ten
     return (with_M - without_M).mean() / math.log(2)
 
 
-def build_surprise_lam(params: SurpriseLamParams, sprite: Box, frame_size: tuple[int, int]) -> SurpriseLam:
+def build_surprise_lam(params: "SurpriseLamParams", sprite: Box, frame_size: tuple[int, int]) -> SurpriseLam:
     """A latent action model with the weights that `params.seed` draws, for frames whose sprite is there."""
     torch.manual_seed(params.seed)
     return SurpriseLam(config_from(SurpriseLamConfig, params, sprite=tuple(sprite), frame_size=tuple(frame_size)))

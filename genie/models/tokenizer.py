@@ -7,34 +7,35 @@ Frame by frame, so that tokens depend on nothing but their frame and a cache of 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from genie.core.frames import FRAME_SHAPE, PATCH
 from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock
 from genie.models.quantizer import FSQ, VectorQuantizer, code_statistics
-from genie.params import TokenizerParams
 
-PATCH = 4
+if TYPE_CHECKING:
+    from genie.core.params import TokenizerParams
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Shape of the tokenizer; the meaning of each value stands in `params.yaml`."""
 
-    quantizer: Literal["fsq", "vq"] = "fsq"
-    fsq_levels: tuple[int, ...] = (8, 5, 5, 5)
-    num_codes: int = 1024
-    code_dim: int = 32
-    commitment_weight: float = 0.25
-    ema_decay: float = 0.99
-    width: int = 128
-    num_blocks: int = 3
-    image_size: int = 64
+    quantizer: Literal["fsq", "vq"]
+    fsq_levels: tuple[int, ...]
+    num_codes: int
+    code_dim: int
+    commitment_weight: float
+    ema_decay: float
+    width: int
+    num_blocks: int
+    image_size: int = FRAME_SHAPE[0]
 
 
 class Tokenizer(nn.Module):
@@ -119,7 +120,7 @@ def _to_pixels(frames_BHWC: torch.Tensor) -> torch.Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def build_tokenizer(params: TokenizerParams) -> Tokenizer:
+def build_tokenizer(params: "TokenizerParams") -> Tokenizer:
     """A tokenizer with the weights that `params.seed` draws."""
     torch.manual_seed(params.seed)
     return Tokenizer(config_from(TokenizerConfig, params))

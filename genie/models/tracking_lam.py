@@ -8,13 +8,17 @@ Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of frames, 
 numbers of a place or a displacement.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from genie.models.backprojection import NUM_COLORS, colors_of, locate, windows_at
 from genie.models.config import config_from
 from genie.models.registration import Box
 from genie.models.surprise_lam import SurpriseLam, SurpriseLamConfig
-from genie.params import SurpriseLamParams
+
+if TYPE_CHECKING:
+    from genie.core.params import SurpriseLamParams
 
 SPRITE_SIDE = 11  # pixels of the box around the agent that is its sprite
 
@@ -49,7 +53,9 @@ class TrackingLam(SurpriseLam):
         return followed_MHWC.unflatten(0, shape), -places_Md.unflatten(0, shape).diff(dim=1)
 
 
-def build_tracking_lam(params: SurpriseLamParams, likeness_K: torch.Tensor, frame_size: tuple[int, int]) -> TrackingLam:
+def build_tracking_lam(
+    params: "SurpriseLamParams", likeness_K: torch.Tensor, frame_size: tuple[int, int]
+) -> TrackingLam:
     """A latent action model with the weights that `params.seed` draws, for an agent of such colours."""
     torch.manual_seed(params.seed)
     corner = [size // 2 - SPRITE_SIDE // 2 for size in frame_size]

@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from genie.data.episodes import FRAME_SHAPE
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.params import SamplingParams, Seed, Strict
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import FRAME_SHAPE
+from genie.core.params import Seed, Strict
+from genie.world.maskgit import Sampling
 
 MAX_MESSAGE_BYTES = 2**16  # of the page's: a frame is 12 KiB
 MAX_MASKGIT_STEPS = 32  # a frame; all clients wait for each other's
@@ -74,8 +75,8 @@ class Settings(Strict):
     imagine: bool
 
     @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(maskgit_steps=self.maskgit_steps, temperature=self.temperature)
+    def sampling(self) -> Sampling:
+        return Sampling(maskgit_steps=self.maskgit_steps, temperature=self.temperature)
 
 
 class Record(Strict):

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import torch
 
-from genie.data.episodes import EpisodeFileError
-from genie.data.tokens import CacheFileError
-from genie.data.windows import WindowError
-from genie.params import Params
-from genie.pretrained import PretrainedError
-from genie.processes import num_threads
-from genie.prompts import lively_prompts
-from genie.runtime import keep_freed_memory, resolve_device
-from genie.training.checkpoint import CONFIG
-from genie.world import WorldModel
+from genie.core.params import Params
+from genie.distributed.devices import keep_freed_memory, resolve_device
+from genie.distributed.processes import num_threads
+from genie.models.checkpoint import CONFIG
+from genie.world.maskgit import Sampling
+from genie.world.pretrained import PretrainedError
+from genie.world.prompts import Prompt
+from genie.world.world_model import WorldModel
 
 MLFLOW_SCHEMES = ("runs:/", "models:/")
 
@@ -41,12 +39,23 @@ def open_world(source: str | None, params: Params) -> WorldModel:
     if source is not None and source.startswith(MLFLOW_SCHEMES):
         return WorldModel.from_pretrained(_download(source), device)
     if source is not None and (Path(source) / "dynamics").is_dir():
-        world = WorldModel.load(source, params.sampling, device)
-        with suppress(EpisodeFileError, CacheFileError, WindowError):  # it can be played from levels and pictures
-            horizon, lam_fingerprint = params.evaluate.horizon, world.dynamics.config.lam_fingerprint
-            world.prompts = lively_prompts(world.context_frames, horizon, lam_fingerprint)
+        world = WorldModel.load(source, Sampling(**params.sampling.model_dump()), device)
+        world.prompts = _held_out_prompts(world, params.evaluate.horizon)
         return world
     return WorldModel.from_pretrained(source, device)
+
+
+def _held_out_prompts(world: WorldModel, horizon: int) -> tuple[Prompt, ...]:
+    """Those that the pipeline's data hold, if it is there: the world can be played from levels and pictures too."""
+    with suppress(ImportError):  # without HDF5 a world is played all the same
+        from genie.data.caches import CacheFileError
+        from genie.data.episodes import EpisodeFileError
+        from genie.data.held_out import lively_prompts
+        from genie.data.windows import WindowError
+
+        with suppress(EpisodeFileError, CacheFileError, WindowError):
+            return lively_prompts(world.context_frames, horizon, world.dynamics.config.lam_fingerprint)
+    return ()
 
 
 def _download(uri: str) -> Path:
@@ -54,8 +63,11 @@ def _download(uri: str) -> Path:
     # Before MLflow is imported, which takes seconds that other sources need not.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
+    try:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise PretrainedError(f"{uri}: MLflow is not installed: pip install 'mini-genie[train]'") from None
 
     try:
         found = sorted(Path(download_artifacts(uri)).glob(f"artifacts/*/{CONFIG}"))

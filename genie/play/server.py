@@ -21,12 +21,12 @@ from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.requests import HTTPConnection
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
-from genie.params import CollectParams
+from genie.core.params import CollectParams
 from genie.play.messages import MAX_MESSAGE_BYTES, MessageError, Save, parse_frame, parse_message, reply
 from genie.play.recording import RecordingError
 from genie.play.session import Session
-from genie.prompts import Prompt, PromptError, read_picture
-from genie.world import WorldError, WorldModel
+from genie.world.prompts import Prompt, PromptError, read_picture
+from genie.world.world_model import WorldError, WorldModel
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_CLIENTS = 32

@@ -4,12 +4,15 @@ Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 """
 
 from dataclasses import asdict
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.params import CollectParams
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import psnr
+from genie.core.params import CollectParams
 from genie.play.messages import (
     MAX_MASKGIT_STEPS,
     Again,
@@ -26,9 +29,11 @@ from genie.play.messages import (
     reply,
 )
 from genie.play.recording import MAX_FRAMES, Recording
-from genie.play.twin import RealGame, psnr
-from genie.prompts import Prompt
-from genie.world import WorldModel
+from genie.world.prompts import Prompt
+from genie.world.world_model import WorldModel
+
+if TYPE_CHECKING:
+    from genie.sources.twin import RealGame
 
 
 class Session:
@@ -67,6 +72,7 @@ class Session:
             ],
             settings=self._settings.model_dump(exclude={"kind"}),
             record_limit=MAX_FRAMES,
+            levels=_simulator_is_installed(),
         )
 
     def answer(self, message: Message) -> bytes:
@@ -81,7 +87,7 @@ class Session:
                     raise MessageError(f"there is no prompt {index}: this world has {len(self._world.prompts)}")
                 return self.start(self._world.prompts[index])
             case FromLevel(level=level, twin=twin):
-                return self._start_level(RealGame(self._game, level), twin)
+                return self._start_level(_open_game(self._game, level), twin)
             case Again():
                 self._need_start()
                 if self._twin:
@@ -114,7 +120,7 @@ class Session:
             self._twin.close()
         self._twin = None
 
-    def _start_level(self, game: RealGame, twin: bool, **facts) -> bytes:
+    def _start_level(self, game: "RealGame", twin: bool, **facts) -> bytes:
         frames_THWC, effects = game.begin(self._world.context_frames)
         film_THWC = torch.from_numpy(frames_THWC).to(self._world.device)
         actions = np.array(self._world.steering.press_in_turn(film_THWC, effects), np.int64)
@@ -156,7 +162,7 @@ class Session:
             step=self._step_count,
             twin=real_HWC is not None,
             steering=self._world.arrows().tolist(),
-            psnr=None if real_HWC is None else round(psnr(frame_HWC, real_HWC), 2),
+            psnr=None if real_HWC is None else _likeness(frame_HWC, real_HWC),
             imagined=len(imagined),
             recording=self._recording.is_on,
             recorded=len(self._recording),
@@ -166,3 +172,30 @@ class Session:
     def _need_start(self) -> None:
         if self._prompt is None:
             raise MessageError("nothing is played yet: start from a prompt, a level or a picture")
+
+
+def _simulator_is_installed() -> bool:
+    return any(find_spec(name) for name in ("procgen", "procgen_gym"))
+
+
+def _open_game(params: CollectParams, level: int) -> "RealGame":
+    """A level of the real game.
+
+    Raises:
+        MessageError: there is no simulator here, or it cannot be loaded.
+    """
+    if not _simulator_is_installed():
+        raise MessageError("levels need the simulator: pip install 'mini-genie[train]'")
+    # Here, since the world is played without it too.
+    from genie.sources.engines import EngineError
+    from genie.sources.twin import RealGame
+
+    try:
+        return RealGame(params, level)
+    except EngineError as fault:
+        raise MessageError(str(fault)) from None
+
+
+def _likeness(frame_HWC: np.ndarray, real_HWC: np.ndarray) -> float:
+    """PSNR between a dreamed frame and the real one, in dB."""
+    return round(psnr(np.square(frame_HWC.astype(np.float32) - real_HWC).mean() / 255**2), 2)

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from genie.data.episodes import FRAME_SHAPE
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.prompts import Prompt
-from genie.world import WorldModel
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import FRAME_SHAPE
+from genie.world.half_blocks import NEW_LINE, half_blocks
+from genie.world.prompts import Prompt
+from genie.world.world_model import WorldModel
 
 EFFECT_KEYS = {
     b"\x1b[D": "left", b"\x1b[C": "right", b"\x1b[A": "jump", b"q": "jump_left", b"e": "jump_right", b" ": "stay",
@@ -31,7 +32,6 @@ HELP = (
 )
 BUTTONS_A_LINE = 4
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[0m\x1b[?25h\x1b[?1049l"  # a screen of its own, without a cursor
-NEW_LINE = "\x1b[0m\x1b[K\n"
 
 
 class TerminalError(ValueError):
@@ -74,20 +74,6 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
                 begun = time.perf_counter()
                 frame_HWC, doing = world.step(latent), world.buttons[latent].caption(latent)
                 screen.took(time.perf_counter() - begun)
-
-
-def half_blocks(frame_HWC: np.ndarray) -> str:
-    """A frame in true colour: H / 2 lines of W characters, each but the last ended by a line feed."""
-    lines = []
-    for cells_W6 in np.concatenate([frame_HWC[::2], frame_HWC[1::2]], axis=-1).tolist():
-        line, last = [], None
-        for cell in cells_W6:
-            if cell != last:  # a run of one colour needs saying once
-                line.append("\x1b[38;2;{};{};{};48;2;{};{};{}m".format(*cell))
-                last = cell
-            line.append("▀")
-        lines.append("".join(line))
-    return NEW_LINE.join(lines) + "\x1b[0m"
 
 
 def latent_action(world: WorldModel, key: bytes) -> int | None:

@@ -4,11 +4,11 @@ import sys
 
 import torch
 
+from genie.core.params import SurpriseLamParams
 from genie.data.episodes import EpisodeStore
+from genie.distributed.processes import rank
 from genie.models.surprise_lam import SurpriseLam, build_surprise_lam
 from genie.models.tracking_lam import build_tracking_lam
-from genie.params import SurpriseLamParams
-from genie.processes import rank
 from genie.training.agent_colors import AgentError, find_colors
 from genie.training.sprite import SpriteError, find_sprite, measure_staying
 

@@ -15,8 +15,8 @@ from scipy.cluster.vq import kmeans2, vq
 
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.distributed.progress import progress
 from genie.models.backprojection import NUM_COLORS, colors_of, locate
-from genie.progress import progress
 
 NUM_CLIPS, CLIP = 256, 10  # frames a clip
 CHANGED = 40  # of 255, that a channel differs by from the frame before and from the frame after where something passes

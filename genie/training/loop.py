@@ -4,29 +4,28 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch import nn
 from torch.utils.data import Dataset
 
+from genie.core.params import TrainingParams
+from genie.core.protocols import Tracker, Validation
 from genie.data.windows import batches
-from genie.params import TrainingParams
-from genie.progress import progress
-from genie.training.muon import Muon
+from genie.distributed.fsdp import gathered, load_optimizer, shard
+from genie.distributed.progress import progress
 from genie.training.resume import ResumeStore
-from genie.training.sharding import gathered, load_optimizer, shard, whole
-from genie.training.tracking import Tracker
+from genie.training.step import TrainingStep
 
 LOGS_PER_RUN = 100
 VALIDATIONS_PER_RUN = 10
 SAVING_SHARE = 0.01  # of the time at most goes into saving what a killed run goes on from
 
 Row = dict[str, float]
-Validation = Callable[[nn.Module, int], dict[str, float]]
 
 
 def train(
@@ -60,48 +59,34 @@ def train(
         ResumeError: there is a saved state that cannot be read.
         WindowError: the processes cannot share a batch alike.
     """
-    torch.manual_seed(params.seed)  # alike in all processes, which draw as one: see genie.models.ranks
+    torch.manual_seed(params.seed)  # alike in all processes, which draw as one: see genie.distributed.collectives
     dataset.take_share(accelerator.process_index, accelerator.num_processes)
     saved = _load(resume, accelerator)
     if saved:
         model.load_state_dict(saved["model"])
     is_sharded = accelerator.torch_device_mesh is not None
     trained = shard(model, accelerator.torch_device_mesh) if is_sharded else model.to(accelerator.device)
-    optimizers = make_optimizers(trained, params, accelerator.mixed_precision)
-    schedulers = {
-        name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
-        for name, optimizer in optimizers.items()
-    }
+    train_step = TrainingStep(trained, params, accelerator)
     means = _Means()
-    parts = {"model": trained, "means": means, **optimizers}
-    parts |= {f"{name}_lr": scheduler for name, scheduler in schedulers.items()}
+    parts = {"model": trained, "means": means, **train_step.optimizers}
+    parts |= {f"{name}_lr": scheduler for name, scheduler in train_step.schedulers.items()}
     start, curve = _restore(saved, parts, tracker) if saved else (0, [])
-    wrapped = accelerator.prepare_model(trained, evaluation_mode=is_sharded)  # which spares it DDP, and nothing else
-    wrapped_optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers.values()]
     log_every = math.ceil(params.steps / LOGS_PER_RUN)
     validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
     clock, saves = _Clock(start), _Saves(start)
 
-    wrapped.train()
     steps = progress(name="train", total=params.steps, unit="step")
     steps.update(start)
     # A worker takes time from the models' threads on a CPU: only what must be read from a file is worth one.
     drawn = batches(dataset, start, num_workers=0 if dataset.in_memory else 1)
     with _Interrupts(accelerator) as interrupts:
         for step, batch in enumerate(drawn, start=start + 1):
-            loss, metrics = wrapped(_to_device(batch, accelerator.device))
-            accelerator.backward(loss)
-            grad_norm = whole(accelerator.clip_grad_norm_(wrapped.parameters(), params.grad_clip))
-            for optimizer, scheduler in zip(wrapped_optimizers, schedulers.values(), strict=True):
-                optimizer.step()
-                scheduler.step()
-            wrapped.zero_grad()
-            means.add({"loss": loss.detach(), "grad_norm": grad_norm, **metrics})
+            means.add(train_step(send_to_device(batch, accelerator.device, non_blocking=True)))
             steps.update()
 
             if step % log_every == 0 or step == params.steps:
                 means.check_finite(step)
-                row = {"step": step, "lr": schedulers["muon"].get_last_lr()[0], **means.take("train_", accelerator)}
+                row = {"step": step, "lr": train_step.lr, **means.take("train_", accelerator)}
                 samples_per_second = params.batch_size * clock.steps_per_second(step)
                 speed = {"samples_per_second": samples_per_second, "saving_share": saves.share}
                 if step % validate_every == 0 or step == params.steps:
@@ -126,35 +111,6 @@ def train(
         _gather(trained, model, accelerator)
     model.eval()
     return curve
-
-
-def make_optimizers(
-    model: nn.Module, params: TrainingParams, mixed_precision: str = "no"
-) -> dict[str, torch.optim.Optimizer]:
-    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains.
-
-    Args:
-        model: whose parameters they move.
-        params: learning rate and weight decay.
-        mixed_precision: the accelerator's; `bf16` says that bfloat16 is fast here.
-    """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    weights = [layer.weight for layer in layers]
-    known = {id(weight) for weight in weights}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
-    return {
-        "muon": Muon(weights, lr=params.lr, weight_decay=params.weight_decay, dtype=dtype),
-        "adamw": torch.optim.AdamW(others, lr=params.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    }
-
-
-def lr_factor(step: int, params: TrainingParams) -> float:
-    """Share of the peak learning rate for the step after `step` others: linear warm-up, then half a cosine to 0."""
-    if step < params.warmup_steps:
-        return (step + 1) / params.warmup_steps
-    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class _Means:
@@ -267,12 +223,6 @@ def _validating(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     with accelerator.autocast(), torch.random.fork_rng(devices):
         yield
     model.train()
-
-
-def _to_device(batch, device: torch.device):
-    if isinstance(batch, dict):
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    return batch.to(device, non_blocking=True)
 
 
 def _gather(sharded: nn.Module, model: nn.Module, accelerator: Accelerator) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import torch
 
-from genie.training.sharding import shard_like, whole
+from genie.distributed.fsdp import shard_like, whole
 
 # Odd polynomial that drives singular values towards one, quickly rather than exactly (Jordan et al.).
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5

@@ -7,9 +7,9 @@ import shutil
 import torch
 from accelerate import Accelerator
 
-from genie.data.files import replacing
-from genie.data.resume import resume_folder
-from genie.params import TrainingParams
+from genie.core.files import replacing
+from genie.core.params import TrainingParams
+from genie.core.paths import resume_folder
 
 VERSION = 2  # of what the training loop saves
 

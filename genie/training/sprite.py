@@ -17,8 +17,8 @@ from scipy.ndimage import label
 
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts, window_starts
+from genie.distributed.progress import progress
 from genie.models.registration import Box, displacements, warp
-from genie.progress import progress
 
 NUM_PAIRS = 1024
 BATCH = 128  # pairs at once

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genie.bench.data import write_data
+from genie.bench.inputs import write_data
 
 
 def run_and_count(sides, rounds):
@@ -15,10 +15,10 @@ def run_and_count(sides, rounds):
 
 TINY = {
     "machine": {"ROUNDS": 1, "COPIED_BYTES": 1024, "SIDES": {"cpu": (8, 16)}},
-    "simulator": {"FEW": 4, "MANY": 8, "ALL_BUFFERS": 4, "take_turns": run_and_count},
+    "bare_simulator": {"FEW": 4, "MANY": 8, "ALL_BUFFERS": 4, "take_turns": run_and_count},
     "reading": {"ROUNDS": 1, "BATCHES": 1, "COPIED_BYTES": 1024},
-    "training": {"ROUNDS": 2, "GROWTH_ROUNDS": 1, "WARM_UP": 1},
-    "sampling": {"ROUNDS": 1, "FRAMES": 1, "MASKGIT_STEPS": 2, "BATCH": 2},
+    "training_phases": {"ROUNDS": 2, "GROWTH_ROUNDS": 1, "WARM_UP": 1},
+    "frame_rate": {"ROUNDS": 1, "FRAMES": 1, "MASKGIT_STEPS": 2, "BATCH": 2},
 }
 
 

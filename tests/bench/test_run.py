@@ -4,19 +4,19 @@ from importlib import import_module
 
 import pytest
 
-from genie.bench import sampling, simulator
-from genie.bench.data import GROWTH
+from genie.bench import bare_simulator, frame_rate
 from genie.bench.figures import as_json, ratios
+from genie.bench.inputs import GROWTH
 from genie.bench.run import PARTS, bench
+from genie.data.caches import cache_attributes, read_latent_actions, read_tokens, token_attributes
 from genie.data.episodes import EpisodeStore
-from genie.data.tokens import cache_attributes, read_latent_actions, read_tokens, token_attributes
-from genie.pretrained import PretrainedError
+from genie.world.pretrained import PretrainedError
 
 
 @pytest.fixture
 def measured(tiny_rounds, tiny_params, bench_data, shared_world, monkeypatch):
     """Figures of all parts, here instead of in processes."""
-    monkeypatch.setattr("genie.bench.sampling.open_world", lambda source, params: shared_world)
+    monkeypatch.setattr("genie.bench.frame_rate.open_world", lambda source, params: shared_world)
 
     def call(function, *more):
         module, _, name = function.partition(".")
@@ -59,25 +59,25 @@ def test_parts_run_in_processes_of_their_own(tiny_params, monkeypatch):
     monkeypatch.setattr("genie.bench.run._in_process", lambda *call: called.append(call[0]) or [])
     called = []
     assert bench(tiny_params, ["reading", "machine"]) == []
-    assert called == ["data.write_data", "machine.measure", "reading.measure"], "in the parts' order"
+    assert called == ["inputs.write_data", "machine.measure", "reading.measure"], "in the parts' order"
 
 
 def test_sampling_plays_the_world_that_is_named(tiny_params, monkeypatch):
     monkeypatch.setattr("genie.bench.run._in_process", lambda *call: called.append(call) or [])
     called = []
     bench(tiny_params, ["machine", "sampling"], "castle")
-    assert called[0] == ("sampling.check", tiny_params, "castle")
+    assert called[0] == ("frame_rate.check", tiny_params, "castle")
     assert [(call[0], call[3:]) for call in called[1:]] == [
-        ("data.write_data", ()),
+        ("inputs.write_data", ()),
         ("machine.measure", ()),
-        ("sampling.measure", ("castle",)),
+        ("frame_rate.measure", ("castle",)),
     ]
 
 
 def test_a_faulty_world_is_found_before_anything_is_measured(tiny_params, monkeypatch):
     def call(function, *more):
-        assert function == "sampling.check"
-        return sampling.check(*more)
+        assert function == "frame_rate.check"
+        return frame_rate.check(*more)
 
     monkeypatch.setattr("genie.bench.run._in_process", call)
     with pytest.raises(PretrainedError, match="castle: no such folder"):
@@ -101,6 +101,6 @@ def test_an_unknown_part_is_a_fault(tiny_params):
 
 
 def test_a_busy_machine_is_a_fault_in_one_line(tiny_rounds, tiny_params, tmp_path, monkeypatch):
-    monkeypatch.setattr("genie.bench.simulator.take_turns", lambda sides, rounds: dict.fromkeys(sides, 1.0))
+    monkeypatch.setattr("genie.bench.bare_simulator.take_turns", lambda sides, rounds: dict.fromkeys(sides, 1.0))
     with pytest.raises(ValueError, match="too much else runs here to tell how fast frames are collected"):
-        simulator.measure(tiny_params, tmp_path)
+        bare_simulator.measure(tiny_params, tmp_path)

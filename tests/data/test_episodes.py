@@ -7,16 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from genie.data.episodes import (
-    BLOCK_FRAMES,
-    FRAME_SHAPE,
-    MAX_BLOCKS,
-    NO_ACTION,
-    EpisodeFileError,
-    EpisodeStore,
-    EpisodeWriter,
-)
-from genie.data.files import writing_hdf5
+from genie.core.actions import NO_ACTION
+from genie.core.frames import FRAME_SHAPE
+from genie.data.episodes import BLOCK_FRAMES, MAX_BLOCKS, EpisodeFileError, EpisodeStore, EpisodeWriter
+from genie.data.hdf5 import writing_hdf5
 from genie.data.windows import read_windows, window_starts
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.episodes import NO_ACTION
+from genie.core.actions import NO_ACTION
 from genie.data.windows import (
     FrameWindows,
     TokenWindows,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from genie.data.buttons import ARROWS
-from genie.data.episodes import NO_ACTION, SCHEMA_VERSION, EpisodeStore
+from genie.core.actions import NO_ACTION, effective_action
+from genie.data.episodes import SCHEMA_VERSION, EpisodeStore
 from genie.data.shards import shard_file
-from genie.data.simulator import effective_action
+from genie.world.controls import ARROWS
 
 STEP = 4  # pixels an action rolls the texture by
 EPISODE_LENGTHS = (30, 1, 21, 12)

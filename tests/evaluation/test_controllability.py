@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from genie.costs import A_SPRITE
-from genie.data.episodes import FRAME_SHAPE, NO_ACTION
-from genie.data.simulator import EFFECTIVE_ACTIONS, effective_action
+from genie.core.actions import EFFECTIVE_ACTIONS, NO_ACTION, effective_action
+from genie.core.frames import FRAME_SHAPE
 from genie.evaluation.controllability import action_nmi, action_table, evaluate_lam
 from genie.models.surprise_lam import build_surprise_lam, information
+from genie.training.costs import A_SPRITE
 
 
 def test_action_table_counts_each_transition_once(store, latent_actions):

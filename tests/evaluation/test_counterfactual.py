@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.branches import Branches, play_branches
-from genie.data.buttons import ARROWS
 from genie.evaluation.counterfactual import (
     branch_metrics,
     confusion,
@@ -15,6 +13,8 @@ from genie.evaluation.counterfactual import (
     label_metrics,
     on_ground,
 )
+from genie.sources.branches import Branches, play_branches
+from genie.world.controls import ARROWS
 
 CONTEXT = 2
 

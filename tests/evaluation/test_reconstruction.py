@@ -1,15 +1,17 @@
 import pytest
 import torch
 
-from genie.evaluation.metrics import codebook_metrics, frame_mse, psnr
+from genie.core.frames import psnr
+from genie.evaluation.metrics import codebook_metrics, frame_mse
 from genie.evaluation.reconstruction import evaluate_tokenizer
-from genie.models.tokenizer import Tokenizer, TokenizerConfig
+from genie.models.tokenizer import Tokenizer
+from tests.configs import tokenizer_config
 
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
     torch.manual_seed(0)
-    return Tokenizer(TokenizerConfig(width=8, num_blocks=1)).eval()
+    return Tokenizer(tokenizer_config(width=8, num_blocks=1)).eval()
 
 
 def test_every_frame_counts_once(tokenizer, store):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from genie.data.branches import Branches
-from genie.data.buttons import ARROWS
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.data.tokens import Tokens
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.data.caches import Tokens
 from genie.evaluation import pictures, report
 from genie.evaluation.counterfactual import Counterfactuals
 from genie.evaluation.rollouts import measure_rollouts
+from genie.sources.branches import Branches
+from genie.world.controls import ARROWS
 
 HORIZON, DRIFT_HORIZON = 4, 9
 

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from genie.costs import A_SPRITE
-from genie.data.episodes import FRAME_SHAPE
+from genie.core.frames import FRAME_SHAPE
+from genie.core.params import TrainingParams
 from genie.models.dynamics import build_dynamics
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import build_tokenizer
-from genie.params import TrainingParams
+from genie.training.costs import A_SPRITE
 
 # What a section says of its training, its data or its gate, and the model does not need.
 NOT_OF_THE_MODEL = {

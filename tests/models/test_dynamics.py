@@ -4,20 +4,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genie.models.dynamics import Dynamics, DynamicsConfig, side_by_side_mask
+from genie.core.params import TrainingParams
+from genie.models.dynamics import Dynamics, side_by_side_mask
 from genie.models.motion_predictor import MotionPredictor
 from genie.models.recent_motion import REMEMBERED
-from genie.models.tokenizer import Tokenizer, TokenizerConfig
-from genie.params import TrainingParams
-from genie.training.loop import make_optimizers
+from genie.models.tokenizer import Tokenizer
+from genie.training.step import make_optimizers
+from tests.configs import dynamics_config, tokenizer_config
 
 CODES, ACTIONS, PLACES, STEPS, BATCH = 11, 3, 16, 6, 2
-CONFIG = DynamicsConfig(
+CONFIG = dynamics_config(
     num_codes=CODES, grid=(4, 4), num_actions=ACTIONS, context_frames=2, width=16, num_layers=2, num_heads=2
 )
 INJECTIONS = ("prepend", "adaln", "add")
 TRAINING = TrainingParams(batch_size=2, steps=1, lr=0.01, warmup_steps=0, weight_decay=0.1, grad_clip=1.0, seed=0)
-TOKENIZER = TokenizerConfig(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)
+TOKENIZER = tokenizer_config(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)
 
 
 @pytest.fixture

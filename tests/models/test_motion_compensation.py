@@ -2,9 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from genie.core.frames import PATCH
 from genie.models.motion_compensation import MotionCompensation
 from genie.models.recent_motion import PIXELS, REMEMBERED, measure
-from genie.models.tokenizer import PATCH, Tokenizer, TokenizerConfig
+from genie.models.tokenizer import Tokenizer
+from tests.configs import tokenizer_config
 
 ACTIONS, BATCH, FRAMES = 3, 2, 3
 
@@ -12,7 +14,7 @@ ACTIONS, BATCH, FRAMES = 3, 2, 3
 @pytest.fixture
 def tokenizer(scrambled):
     torch.manual_seed(0)
-    return scrambled(Tokenizer(TokenizerConfig(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)))
+    return scrambled(Tokenizer(tokenizer_config(quantizer="fsq", fsq_levels=(4, 3, 3), width=16, num_blocks=1)))
 
 
 @pytest.fixture

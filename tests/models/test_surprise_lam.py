@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from genie.data.episodes import EpisodeStore
+from genie.data.transitions import TransitionWindows
+from genie.models.checkpoint import load_model, save_model
 from genie.models.lam import LatentActionModel
 from genie.models.registration import Box
 from genie.models.surprise_lam import LamInputError, SurpriseLam, SurpriseLamConfig, information
 from genie.models.tracking_lam import TrackingLam
-from genie.training.checkpoint import load_model, save_model
-from genie.training.transitions import TransitionWindows
 
 CLIPS, FRAMES, PAST, ACTIONS = 3, 7, 2, 4
 HISTORY, STEPS = PAST + 1, FRAMES - 1

@@ -3,14 +3,15 @@ import copy
 import pytest
 import torch
 
-from genie.models.tokenizer import Tokenizer, TokenizerConfig
-from genie.training.loop import make_optimizers
+from genie.models.tokenizer import Tokenizer
+from genie.training.step import make_optimizers
+from tests.configs import tokenizer_config
 
 
 @pytest.fixture(params=["fsq", "vq"])
 def tokenizer(request):
     torch.manual_seed(0)
-    return Tokenizer(TokenizerConfig(quantizer=request.param, num_codes=64, code_dim=4, width=16, num_blocks=1)).eval()
+    return Tokenizer(tokenizer_config(quantizer=request.param, num_codes=64, code_dim=4, width=16, num_blocks=1)).eval()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from genie.params import read_yaml
+from genie.core.yaml_files import read_yaml
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(read_yaml(ROOT / "dvc.yaml")["stages"])
 
 

@@ -16,7 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from genie.params import read_yaml
+from genie.core.yaml_files import read_yaml
 
 SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages, and what they write
 TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_motion", "train_steering", "train_dynamics"]

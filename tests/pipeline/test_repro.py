@@ -3,12 +3,11 @@
 import json
 import re
 import sys
-from pathlib import Path
 
-from genie.data.buttons import read_buttons
-from genie.params import read_yaml
+from genie.core.yaml_files import read_yaml
+from genie.world.controls import read_buttons
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(read_yaml(ROOT / "dvc.yaml")["stages"])
 
 PLAY = """

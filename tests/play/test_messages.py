@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.play.messages import MessageError, Steer, file_reply, parse_frame, parse_message, reply
 
 SETTINGS = {"kind": "settings", "seed": 0, "maskgit_steps": 1, "temperature": 0.5, "imagine": False}

@@ -7,11 +7,12 @@ import torch
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.data.buttons import write_buttons
-from genie.params import load_params
+from genie.core.params import load_params
+from genie.models.checkpoint import save_model
 from genie.play.opening import open_world
-from genie.pretrained import PretrainedError
-from genie.training.checkpoint import save_model
+from genie.world.controls import write_buttons
+from genie.world.maskgit import Sampling
+from genie.world.pretrained import PretrainedError
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):
     for model in (tiny_world.tokenizer, tiny_world.dynamics, tiny_world.steering):
         save_model(tmp_path / model.kind, model)
     write_buttons(tmp_path, tiny_world.buttons)
-    tiny_world.sampling = tiny_params.sampling
+    tiny_world.sampling = Sampling(**tiny_params.sampling.model_dump())
     assert same(open_world(str(tmp_path), tiny_params), tiny_world)
 
 

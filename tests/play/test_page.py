@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from genie.data.simulator import EFFECTIVE_ACTIONS
+from genie.core.actions import EFFECTIVE_ACTIONS
 
 FLAGS = [
     "--no-sandbox",  # Chromium has none for root, as whom CI runs

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from genie.play import server as server_module
 from genie.play.server import PAGE, PlayError, serve
-from genie.prompts import picture_prompt
+from genie.world.prompts import picture_prompt
 
 START, STEP = {"kind": "prompt", "index": 0}, {"kind": "press", "action": 1}
 NUM_FLOODED = 3000

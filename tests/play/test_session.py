@@ -4,16 +4,22 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.params import SamplingParams
+from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.play.messages import Again, FromLevel, FromPrompt, MessageError, Press, Record, Save, Settings, Steer
 from genie.play.recording import RecordingError
 from genie.play.session import Session
-from genie.play.twin import RealGame, psnr
+from genie.sources.twin import RealGame
 from genie.world import WorldError
+from genie.world.maskgit import Sampling
 
 LEVEL, DEADLY_LEVEL = 0, 3  # in the second, the policy dies in its fifth frame
 PRESSES = (0, 3, 1, 4, 4, 2)
+
+
+def likeness(one_HWC, other_HWC):
+    """PSNR by its definition."""
+    mse = np.mean((one_HWC.astype(float) - other_HWC) ** 2) / 255**2
+    return -10 * np.log10(mse)
 
 
 @pytest.fixture
@@ -95,7 +101,7 @@ def test_settings_count_from_the_next_frame_on(begin):
 
 def test_what_each_button_would_do_is_shown_beside_what_was_done(begin, shared_world):
     prompt_, world = shared_world.prompts[0], shared_world.fork()
-    world.sampling = SamplingParams(maskgit_steps=2, temperature=1.0)
+    world.sampling = Sampling(maskgit_steps=2, temperature=1.0)
     shown = [world.reset(prompt_.frames_THWC, actions=prompt_.actions, seed=7)]
     imagined = [world.imagine()]
     shown.append(world.step(2))
@@ -128,7 +134,7 @@ def test_the_twin_is_the_real_game_under_the_same_effects(begin, shared_world, t
             facts, (dream, real) = ask(session, steer(effect))
             assert facts["twin"]
             assert np.array_equal(real, game.step(EFFECTIVE_ACTIONS.index(effect))[0])
-            assert facts["psnr"] == pytest.approx(psnr(dream, real), abs=0.01)
+            assert facts["psnr"] == pytest.approx(likeness(dream, real), abs=0.01)
         _, (_, real) = ask(session, press(2))
         assert np.array_equal(real, game.step(shared_world.buttons[2].effect)[0])
 
@@ -154,7 +160,7 @@ def test_when_the_real_life_ends_both_begin_anew(begin, shared_world, tiny_param
     facts, (dream, real) = replies[-1]
     assert facts["ended"]
     assert facts["twin"]
-    assert facts["psnr"] == pytest.approx(psnr(dream, real), abs=0.01)
+    assert facts["psnr"] == pytest.approx(likeness(dream, real), abs=0.01)
     facts, _ = ask(session, steer("right"))
     assert facts["step"] == 1
     assert "ended" not in facts
@@ -194,7 +200,7 @@ def test_hello_tells_what_there_is(begin, shared_world):
 
 def test_a_world_that_takes_too_many_steps_takes_fewer_here(shared_world, tiny_params):
     world = shared_world.fork()
-    world.sampling = SamplingParams(maskgit_steps=200, temperature=100.0)
+    world.sampling = Sampling(maskgit_steps=200, temperature=100.0)
     facts = json.loads(Session(world, tiny_params.collect).hello().partition(b"\n")[0])
     assert facts["settings"] == {"seed": 0, "maskgit_steps": 32, "temperature": 100.0, "imagine": False}
 

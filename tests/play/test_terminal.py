@@ -15,9 +15,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from genie.data.simulator import EFFECTIVE_ACTIONS
-from genie.play.terminal import ENTER, LEAVE, TerminalError, half_blocks, latent_action, play_in_terminal
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.play.terminal import ENTER, LEAVE, TerminalError, latent_action, play_in_terminal
 from genie.world import WorldModel
+from genie.world.half_blocks import half_blocks
 
 PLAYER = """
 import sys

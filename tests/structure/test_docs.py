@@ -11,12 +11,13 @@ import typer
 from dvc.cli.parser import get_main_parser
 
 from genie.cli import app
-from genie.params import load_params, read_yaml
-from genie.pretrained import SHIPPED
-from genie.results import BEGIN, END, results_table
-from genie.scales import scale_flags
+from genie.core.params import load_params
+from genie.core.scales import scale_flags
+from genie.core.yaml_files import read_yaml
+from genie.reporting.results import BEGIN, END, results_table
+from genie.world.pretrained import SHIPPED
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "results"))]
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)

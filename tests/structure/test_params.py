@@ -2,17 +2,16 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
 
-from genie.params import Params, load_params, parse_params, read_yaml
-from tests.conftest import merged
+from genie.core.params import Params, load_params, parse_params
+from genie.core.yaml_files import read_yaml
+from tests.conftest import ROOT, merged
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
 TREE = read_yaml(ROOT / "params.yaml")
 

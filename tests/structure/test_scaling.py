@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 import typer
@@ -11,10 +10,10 @@ from dvc.cli.parser import get_main_parser
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.costs import si, step_costs
-from genie.params import load_params
+from genie.core.params import load_params
+from genie.training.costs import si, step_costs
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/scaling.md").read_text()
 TABLES = re.findall(r"^<!-- genie (plan[^\n]*) -->\n(.*?)^<!-- /genie plan -->$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [

@@ -6,71 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from genie.params import read_yaml
+from genie.core.yaml_files import read_yaml
+from tests.conftest import ROOT
+from tools import dvc_deps
+from tools.dvc_deps import modules_imported, modules_run, wanted_deps
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 PARAMS = read_yaml(ROOT / "params.yaml")
 NAMES = list(STAGES)
+MODULES = sorted(ROOT.glob("genie/**/*.py"))
 
-# No dep of any stage, because a change in them cannot change a result: values are tracked as params and
-# params.py holds no default (test_params.py); the others only report, or refuse to start. dvc.yaml says the same.
-# What only they import is none either.
-EXEMPT = {"genie/params.py", "genie/stage.py", "genie/progress.py", "genie/training/tracking.py"}
-
-# Which layer may import which: its own and lower ones.
+# Which package may import which: its own, and those below it.
 LAYERS = {
-    "params": 0,
-    "progress": 0,
-    "processes": 0,
-    "runtime": 1,
-    "launch": 2,
-    "data": 1,
-    "models": 1,
-    "training": 2,
-    "cgroups": 0,
-    "costs": 2,
-    "budget": 3,
-    "prompts": 2,
-    "pretrained": 3,
+    "core": 0,
+    "distributed": 1,
+    "models": 2,
     "world": 3,
-    "evaluation": 3,
-    "env": 4,
-    "play": 4,
-    "pyfunc": 4,
-    "sample": 4,
-    "scales": 4,
-    "stage": 4,
-    "export": 5,
-    "plan": 5,
-    "results": 5,
-    "seeds": 5,
-    "bench": 5,
-    "cli": 5,
+    "data": 4,
+    "training": 5,
+    "sources": 5,
+    "evaluation": 6,
+    "pipeline": 6,
+    "reporting": 7,
+    "play": 7,
+    "bench": 7,
+    "cli": 8,
 }
 
 
-def modules_imported(path: Path) -> set[str]:
-    """The project's own modules that a file names in an import anywhere in it, as paths from the root."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative imports hide from this test"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    files = {name.replace(".", "/") + ".py" for name in names if name.split(".")[0] in ("genie", "stages")}
-    return {file for file in files if (ROOT / file).is_file()}
-
-
-def modules_run(script: str) -> set[str]:
-    """All of the project's own modules that a stage's script imports, directly or not."""
-    found, waiting = set(), {script}
-    while waiting:
-        imported = modules_imported(ROOT / waiting.pop())
-        waiting |= imported - found - EXEMPT
-        found |= imported
-    return found
+# Bench opens a world as play does.
+SIBLINGS = {"bench": {"play"}}
 
 
 def declared(stage: str, *kinds: str) -> set[str]:
@@ -81,17 +46,28 @@ def declared(stage: str, *kinds: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_deps_are_the_modules_a_stage_runs(stage):
-    script = f"stages/{stage}.py"
-    listed = {dep for dep in declared(stage, "deps") if dep.endswith(".py")}
-    needed = {script} | modules_run(script) - EXEMPT
-    assert listed == needed, f"add {sorted(needed - listed)}, remove {sorted(listed - needed)}"
+    assert STAGES[stage]["deps"] == wanted_deps(stage, STAGES[stage]["deps"]), "python -m tools.dvc_deps --write"
+
+
+def test_the_tool_that_writes_them_finds_what_is_missing(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "dvc.yaml").read_text()
+    spoilt = text.replace("      - genie/models/dynamics.py\n", "", 1)
+    (tmp_path / "dvc.yaml").write_text(spoilt)
+    monkeypatch.setattr(dvc_deps, "DVC_YAML", tmp_path / "dvc.yaml")
+    monkeypatch.setattr("sys.argv", ["dvc_deps"])
+    with pytest.raises(SystemExit, match="--write mends this"):
+        dvc_deps.main()
+    assert capsys.readouterr().out == "train_dynamics: missing ['genie/models/dynamics.py'], needless []\n"
+    monkeypatch.setattr("sys.argv", ["dvc_deps", "--write"])
+    dvc_deps.main()
+    assert (tmp_path / "dvc.yaml").read_text() == text, "comments and all else stay"
 
 
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
         (
-            "genie/data/simulator.py",
+            "genie/sources/simulator.py",
             {"collect", "train_probe", "train_lam", "label_actions", "train_steering", "evaluate"},
         ),
         ("genie/models/tokenizer.py", {"train_tokenizer", "tokenize", "train_dynamics", "evaluate"}),
@@ -103,7 +79,7 @@ def test_deps_are_the_modules_a_stage_runs(stage):
         ("genie/models/steering.py", {"train_steering", "evaluate"}),
         ("genie/models/dynamics.py", {"train_dynamics", "evaluate"}),
         ("genie/evaluation/report.py", {"evaluate"}),
-        ("genie/world.py", {"evaluate"}),
+        ("genie/world/world_model.py", {"evaluate"}),
     ],
 )
 def test_a_change_reruns_only_what_depends_on_it(module, stages):
@@ -151,15 +127,34 @@ def test_every_script_is_a_short_stage():
 def test_package_files_hold_no_code():
     for path in ROOT.glob("genie/**/__init__.py"):
         body = ast.parse(path.read_text()).body
-        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
+        if path.parent.name != "world":  # whose users need not know where the world is
+            assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("genie/**/*.py")), ids=lambda path: path.stem)
+def test_the_package_holds_packages():
+    entries = {path.name for path in (ROOT / "genie").iterdir() if path.name != "__pycache__"}
+    assert entries == {"__init__.py", "cli.py", *LAYERS} - {"cli"}
+
+
+def test_no_two_modules_are_easily_confused():
+    modules = [path for path in MODULES if path.name != "__init__.py"]
+    stems = {re.sub(r"(ers?|ing|ed|s|e)$", "", path.stem): [] for path in modules}
+    for path in modules:
+        stems[re.sub(r"(ers?|ing|ed|s|e)$", "", path.stem)].append(str(path.relative_to(ROOT)))
+    assert [alike for alike in stems.values() if len(alike) > 1] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "genie")))
 def test_imports_go_one_way(path):
     if path.name == "__init__.py":
         return
     here = path.relative_to(ROOT / "genie").with_suffix("").parts[0]
     imported = {Path(module).with_suffix("").parts[1] for module in modules_imported(path)}
-    assert all(LAYERS[name] <= LAYERS[here] for name in imported)
+    assert all(LAYERS[name] < LAYERS[here] or name == here for name in imported - SIBLINGS.get(here, set()))
     if here == "models":
-        assert imported <= {"models", "params"}, "models know nothing of files, DVC or MLflow"
+        assert imported <= {"models", "distributed", "core"}, "models know nothing of files, DVC or MLflow"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("genie/core/*.py")), ids=lambda path: path.stem)
+def test_the_core_does_without_torch(path):
+    assert not re.search(r"^\s*(import|from) torch", path.read_text(), re.MULTILINE)

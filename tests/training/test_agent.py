@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from genie.data.collect import collect
 from genie.data.episodes import EpisodeStore
 from genie.models.backprojection import colors_of, locate
 from genie.models.surprise_lam import SurpriseLam
 from genie.models.tracking_lam import TrackingLam
+from genie.sources.collect import collect
 from genie.training import agent_colors
 from genie.training.agent import build_for_agent
 from genie.training.agent_colors import AgentError, find_colors

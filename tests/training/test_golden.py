@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genie.core.protocols import NullTracker
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import NullTracker
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "losses"
 JOBS = ["tokenizer", "probe", "surprise", "pixels", "motion", "steering", "dynamics"]

@@ -4,10 +4,11 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 import genie.training.loop
-from genie.runtime import make_accelerator
-from genie.training.loop import lr_factor, make_optimizers, train
+from genie.core.protocols import NullTracker
+from genie.distributed.accelerator import make_accelerator
+from genie.training.loop import train
 from genie.training.resume import ResumeStore
-from genie.training.tracking import NullTracker
+from genie.training.step import lr_factor, make_optimizers
 
 
 class Interrupted(Exception):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate.utils import DynamoBackend
 
-from genie.data.resume import project_root
+from genie.core.paths import project_root
 from genie.training import resume
 from genie.training.resume import ResumeError, ResumeStore
 

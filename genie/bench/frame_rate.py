@@ -1,0 +1,113 @@
+"""Playing a world: with its cache of keys and values, without, and as it grows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from genie.bench.figures import Figure
+from genie.bench.peak import peak_memory
+from genie.bench.timing import take_turns
+from genie.core.params import Params
+from genie.models.dynamics import Dynamics
+from genie.models.memory import Memory
+from genie.models.recent_motion import REMEMBERED
+from genie.play.opening import open_world
+from genie.world.world_model import WorldModel
+
+ROUNDS, FRAMES = 7, 4  # rounds of so many frames
+MASKGIT_STEPS = 8  # measured beside the world's own
+BATCH = 8  # worlds played at once
+
+
+class Uncached(nn.Module):
+    """In a world, stands for its dynamics, and reads all of the past anew in every MaskGIT step."""
+
+    def __init__(self, dynamics: Dynamics):
+        super().__init__()
+        self._dynamics = dynamics
+        self.config, self.see_through = dynamics.config, dynamics.see_through
+        self.remember, self.expect, self.append = dynamics.remember, dynamics.expect, dynamics.append
+        self.num_tokens, self.mask_token, self.no_action = dynamics.num_tokens, dynamics.mask_token, dynamics.no_action
+        # A frame depends on C others a layer; the first of those is read beside the one before it, and what is foreseen
+        # of it depends on the displacements that led there.
+        self.past_frames = dynamics.config.num_layers * dynamics.config.context_frames + 1 + REMEMBERED
+
+    def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
+        """As `Dynamics.predict`, but the memory stays unread, and forgets what no longer counts."""
+        unread_BTN, led_to_BT = memory.unread_BTN[:, -self.past_frames :], memory.led_to_BT[:, -self.past_frames - 1 :]
+        anew = self._dynamics.remember(unread_BTN, led_to_BT[:, :-1])
+        memory = self._dynamics.expect(anew, led_to_BT[:, -1])
+        return self._dynamics.predict(tokens_BN, memory)[0], memory
+
+
+def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | None = None) -> WorldModel:
+    """The world with another dynamics, or another number of MaskGIT steps a frame."""
+    steps = maskgit_steps or world.sampling.maskgit_steps
+    sampling = replace(world.sampling, maskgit_steps=steps)
+    return WorldModel(world.tokenizer, dynamics, world.steering, sampling, world.buttons, world.prompts)
+
+
+def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:
+    """One with a changed config and fresh weights: they take the same time as trained ones."""
+    return Dynamics(replace(world.dynamics.config, **changes)).to(world.device)
+
+
+def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarray]:
+    """Goes a frame on under one latent action after another, and returns it; of a batch of worlds, all of theirs."""
+    world, prompt_THWC = world.fork(), world.prompts[0].frames_THWC
+    world.reset(prompt_THWC if batch is None else np.repeat(prompt_THWC[None], batch, axis=0))
+    actions = cycle(range(world.num_actions))
+    return lambda: world.step(next(actions) if batch is None else np.full(batch, next(actions)))
+
+
+def check(params: Params, source: str | None) -> None:
+    """Opens what `measure` is to play, for the faults that it may have."""
+    open_world(source, params)
+
+
+def measure(params: Params, folder: Path, source: str | None = None) -> list[Figure]:
+    """Of a world as `genie play` opens it, or the shipped one, in as many threads as play takes."""
+    return measure_world(open_world(source, params))
+
+
+def measure_world(world: WorldModel) -> list[Figure]:
+    """Frames a second of any world that has a prompt."""
+    dynamics, config = world.dynamics, world.dynamics.config
+    cached = player(world)
+    _play(cached, FRAMES)
+    peak = peak_memory("sampling", beside="machine.peak_memory")
+    players = {
+        "cached": cached,
+        "uncached": player(with_dynamics(world, Uncached(dynamics))),
+        "steps": player(with_dynamics(world, dynamics, MASKGIT_STEPS)),
+        "steps uncached": player(with_dynamics(world, Uncached(dynamics), MASKGIT_STEPS)),
+        "batch": player(world, BATCH),
+        "width": player(with_dynamics(world, fresh_dynamics(world, width=2 * config.width))),
+        "context": player(with_dynamics(world, fresh_dynamics(world, context_frames=2 * config.context_frames))),
+    }
+    for step in players.values():
+        _play(step, 2 * config.num_layers * config.context_frames)  # until all the past that counts is there
+    seconds = take_turns({name: partial(_play, step, FRAMES) for name, step in players.items()}, ROUNDS)
+    speed = {name: FRAMES / taken for name, taken in seconds.items()}
+    base, steps = "sampling.frames_per_second", f"sampling.steps_{MASKGIT_STEPS}"
+    return [
+        Figure("sampling.uncached_frames_per_second", speed["uncached"], "frames/s"),
+        Figure(base, speed["cached"], "frames/s", "sampling.uncached_frames_per_second"),
+        Figure(f"{steps}.uncached_frames_per_second", speed["steps uncached"], "frames/s"),
+        Figure(f"{steps}.frames_per_second", speed["steps"], "frames/s", f"{steps}.uncached_frames_per_second"),
+        Figure(f"sampling.batch_{BATCH}.frames_per_second", BATCH * speed["batch"], "frames/s", base),
+        Figure("sampling.width_x2.frames_per_second", speed["width"], "frames/s", base),
+        Figure("sampling.context_x2.frames_per_second", speed["context"], "frames/s", base),
+        peak,
+    ]
+
+
+def _play(step: Callable[[], np.ndarray], frames: int) -> None:
+    for _ in range(frames):
+        step()

@@ -1,0 +1,136 @@
+"""A step of training: its speed, its share of what the machine can do at best, its phases, and how they grow.
+
+Share of peak: the floating-point operations of a step, over its time, over those that the best of a few square matrix
+products does in its own time. The products take turns with the step, and are in the precision that it trains in.
+Operations are counted by torch's FlopCounterMode (`genie.training.costs`), those of matrix products and convolutions
+alone: a multiply-add is two; `model_tflops` are of forward and backward, `tflops` of the optimizer too, over the whole
+step.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from accelerate.utils import send_to_device
+from torch import nn
+from torch.utils.data import Dataset
+
+from genie.bench.figures import Figure
+from genie.bench.machine import matmul_flops_per_second, matrix_products
+from genie.bench.peak import peak_memory
+from genie.bench.reading import WITHOUT_END
+from genie.bench.timing import take_turns, wait_for
+from genie.core.params import Params
+from genie.data.caches import read_latent_actions, read_tokens
+from genie.data.episodes import EpisodeStore
+from genie.data.transitions import TransitionWindows
+from genie.data.windows import FrameWindows, TokenWindows, batches
+from genie.distributed.accelerator import make_accelerator
+from genie.models.surprise_lam import SurpriseLam
+from genie.training.costs import build, step_costs, training_params
+from genie.training.step import TrainingStep
+
+ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
+PHASES = ("data", "forward", "backward", "optimizer")
+# What the windows come from that it is trained on; the latent action model's transitions are held as few numbers.
+SUPPLY = {"dynamics": "reading.tokens.frames_per_second"}
+# What is doubled, by the name it is reported under. A window holds the context and as many frames again.
+GROWTH = {
+    "tokenizer": {"width": ("width",), "batch": ("batch_size",)},
+    "lam": {"width": ("width",), "batch": ("batch_size",)},
+    "dynamics": {"width": ("width",), "batch": ("batch_size",), "context": ("context_frames", "window")},
+}
+
+
+class Step:
+    """Calls are steps of training, one after another, timed by phase.
+
+    Attributes:
+        model: that is trained.
+        frames: of a batch.
+        seconds: of each phase, a list over the calls.
+    """
+
+    def __init__(self, name: str, params: Params, folder: Path):
+        self.params, self._accelerator = training_params(name, params), make_accelerator(params.runtime)
+        self.device, self.mixed_precision = self._accelerator.device, self._accelerator.mixed_precision
+        self.frames = step_costs(name, params).frames
+        self.seconds = defaultdict(list)
+        self.model, dataset = model_and_data(name, params, folder)
+        self.model.to(self.device)
+        self._train = TrainingStep(self.model, self.params, self._accelerator)
+        self._drawn = iter(batches(dataset, num_workers=0 if dataset.in_memory else 1))
+
+    def __call__(self) -> None:
+        with self._phase("data"):
+            batch = send_to_device(next(self._drawn), self.device, non_blocking=True)
+        self._train(batch, timed=self._phase)
+
+    def warm_up(self) -> None:
+        """A few steps that do not count: the first draw codebooks and prepare kernels."""
+        for _ in range(WARM_UP):
+            self()
+        self.seconds.clear()
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        wait_for(self.device)
+        self.seconds[name].append(time.perf_counter() - start)
+
+
+def measure(params: Params, folder: Path, name: str) -> list[Figure]:
+    """Of one model, at the size and batch of `params`."""
+    step = Step(name, params, folder)
+    step.warm_up()
+    peak = peak_memory(name, beside="machine.peak_memory")
+    products = matrix_products(step.device, step.mixed_precision)
+    seconds = take_turns({"step": step, **products}, ROUNDS)
+    costs = step_costs(name, params, bf16=step.mixed_precision == "bf16")
+    flops = {"model_tflops": costs.model_flops, "tflops": costs.model_flops + costs.optimizer_flops}
+    speeds = [(key, count / seconds["step"] / 1e12) for key, count in flops.items()]
+    phases = {phase: median(step.seconds[phase]) for phase in PHASES}
+    return [
+        Figure(f"{name}.frames_per_second", step.frames / seconds["step"], "frames/s", SUPPLY.get(name, "")),
+        Figure(f"{name}.samples_per_second", step.params.batch_size / seconds["step"], "samples/s"),
+        *(Figure(f"{name}.{key}", speed, "TFLOP/s", f"{name}.matmul_tflops") for key, speed in speeds),
+        Figure(f"{name}.matmul_tflops", matmul_flops_per_second(seconds) / 1e12, "TFLOP/s"),
+        Figure(f"{name}.step_seconds", sum(phases.values()), "s"),
+        *(Figure(f"{name}.{phase}_seconds", taken, "s", f"{name}.step_seconds") for phase, taken in phases.items()),
+        peak,
+    ]
+
+
+def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[Figure]:
+    """The same with one of `GROWTH` doubled: frames a second in turns with the undoubled, and memory."""
+    section, own = getattr(params, name), params.lam.kind if name == "lam" else None
+    grows = getattr(section, own) if own else section
+    doubled = grows.model_copy(update={key: 2 * getattr(grows, key) for key in GROWTH[name][what]})
+    section = section.model_copy(update={own: doubled}) if own else doubled
+    grown = Step(name, params.model_copy(update={name: section}), folder)
+    grown.warm_up()
+    peak = peak_memory(f"{name}.{what}_x2", beside=f"{name}.peak_memory")  # before the other takes any
+    step = Step(name, params, folder)
+    step.warm_up()
+    seconds = take_turns({"step": step, "grown": grown}, GROWTH_ROUNDS)
+    speed = grown.frames / seconds["grown"] / (step.frames / seconds["step"])
+    return [Figure(f"{name}.{what}_x2.speed", speed, f"of {name}.frames_per_second"), peak]
+
+
+def model_and_data(
+    name: str, params: Params, folder: Path, num_batches: int = WITHOUT_END
+) -> tuple[nn.Module, Dataset]:
+    """The model as its stage builds it, and batches for it of the folder's data."""
+    settings, model = training_params(name, params), build(name, params)
+    drawn = settings.batch_size, settings.seed, num_batches
+    if name == "dynamics":
+        caches = read_tokens(folder / "tokens/train"), read_latent_actions(folder / "actions/train.h5")
+        return model, TokenWindows(*caches, settings.window, *drawn)
+    store = EpisodeStore(folder / "frames/train")
+    if isinstance(model, SurpriseLam):
+        return model, TransitionWindows(model, store, *drawn)
+    return model, FrameWindows(store, getattr(settings, "window", 1), *drawn)

@@ -1,0 +1,90 @@
+"""Scales: `scales/<name>.yaml` holds what differs from `params.yaml` at another size of the same pipeline."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from genie.core.files import replacing
+from genie.core.params import Params, ParamsError, load_params, parse_params, read_tree
+
+SCALES_FOLDER = Path("scales")
+
+NULL_TAG = "tag:yaml.org,2002:null"  # written as it was read: ruamel would leave the value out
+
+
+def load_scale(name: str, params_path: str | Path = "params.yaml") -> tuple[dict, Params]:
+    """What a scale changes, and all parameters once it has.
+
+    Raises:
+        ParamsError: there is no such scale, or `params.yaml` is not valid with or without it.
+    """
+    path = _path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in SCALES_FOLDER.glob("*.yaml")))
+        raise ParamsError(f"no scale {name!r} in {SCALES_FOLDER}/ (there: {known or 'none'})")
+    load_params(params_path)  # so that its own faults are not laid on the scale
+    changes, tree = read_tree(path), read_tree(params_path)
+    if not isinstance(changes, dict):
+        raise ParamsError(f"{path}: must hold sections and keys as params.yaml does")
+    _change(tree, changes)
+    return changes, parse_params(tree, str(path))
+
+
+def write_scale(name: str, params_path: str | Path = "params.yaml") -> Params:
+    """Writes a scale's values into `params.yaml`; all else in it, comments too, stays as it is.
+
+    Raises:
+        ParamsError: as `load_scale`; nothing is written then.
+    """
+    _, params = load_scale(name, params_path)
+    params_path = Path(params_path)
+    from ruamel.yaml import YAML  # here, since only who writes needs it
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # never fold a line
+    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL_TAG, "null"))
+    tree = yaml.load(params_path)
+    _change(tree, yaml.load(_path(name)))  # read again, with the style of its numbers: 3.0e-5, not 3e-05
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    with replacing(params_path) as temporary:
+        temporary.write_text(text.getvalue())
+    return params
+
+
+def scale_flags(name: str, params_path: str | Path = "params.yaml") -> str:
+    """A scale as options of `dvc exp run`: `-S a.b=1 -S ...`, with no space that a shell would split.
+
+    Raises:
+        ParamsError: as `load_scale`.
+    """
+    changes, _ = load_scale(name, params_path)
+    return " ".join(f"-S {key}={_word(value)}" for key, value in _leaves(changes))
+
+
+def _path(name: str) -> Path:
+    return SCALES_FOLDER / f"{name}.yaml"
+
+
+def _change(tree: dict, changes: Mapping) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), Mapping):
+            _change(tree[key], value)
+        elif isinstance(value, list) and isinstance(tree.get(key), list):
+            tree[key][:] = value  # in place, to keep its style
+        else:
+            tree[key] = value
+
+
+def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,55 @@
+"""YAML as DVC reads it: by the core schema of YAML 1.2, which PyYAML alone does not know."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+
+class YamlError(ValueError):
+    """A file is missing or no YAML; the message names it and the fault."""
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Reads plain values; `1e-4` is a number, and `on` and `no` are words.
+
+    Raises:
+        YamlError: the file is missing, no YAML, or says a key twice.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise YamlError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise YamlError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, without what YAML 1.1 takes for numbers, truth values and dates."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in keys[:index]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# The core schema (YAML 1.2.2, section 10.3.2), by the characters that each kind may begin with.
+for kind, pattern, first in (
+    ("null", r"null|Null|NULL|~|", [*"nN~", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), first)
+# `0o17` is eight-based in YAML 1.2, and `017` is seventeen.
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
+)

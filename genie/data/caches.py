@@ -1,0 +1,167 @@
+"""Caches of what the models made of the frames, each tied to its model by a fingerprint.
+
+- `data/tokens/<split>/<shard>.h5`: `tokens (num_frames, N)` uint16, of the frames in the shard of the same name.
+- `data/actions/<split>.h5`: `latent_actions (num_frames,)` uint8, `NO_ACTION` at an episode's last frame.
+
+Both are contiguous and unfiltered, so that readers map them.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from genie.data.hdf5 import writing_hdf5
+from genie.data.shards import Shard, check_set, shard_file
+
+TRUE_ACTIONS = "true actions"  # in place of a LAM's fingerprint: these are the simulator's own
+
+
+class CacheFileError(ValueError):
+    """A file is not a whole cache of the kind wanted; the message names it and the fix."""
+
+
+class CacheMismatchError(CacheFileError):
+    """A cache was made by another model; the message names both fingerprints and the fix."""
+
+
+class Tokens:
+    """The tokens of a split, mapped: its shards as one array `(num_frames, N)` uint16, to be read alone.
+
+    Indexed by frames, with an integer, a slice or an array of integers, all from 0 on, it gives a copy.
+
+    Attributes:
+        shards: the array of each.
+    """
+
+    dtype = np.dtype(np.uint16)
+
+    def __init__(self, shards: Sequence[np.ndarray]):
+        self.shards = tuple(shards)
+        self._starts = np.cumsum([0, *map(len, self.shards)])[:-1]
+        self.shape = (sum(map(len, self.shards)), self.shards[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, frames: int | slice | np.ndarray) -> np.ndarray:
+        frames = np.arange(len(self))[frames] if isinstance(frames, slice) else np.asarray(frames)
+        if frames.size and not 0 <= frames.min() <= frames.max() < len(self):
+            raise IndexError(f"frames {frames.min()} to {frames.max()} asked of {len(self)}")
+        shards = np.searchsorted(self._starts, frames, side="right") - 1
+        tokens = np.empty((*frames.shape, self.shape[1]), self.dtype)
+        for shard in np.unique(shards):
+            here = shards == shard
+            tokens[here] = self.shards[shard][frames[here] - self._starts[shard]]
+        return tokens
+
+
+def write_tokens(
+    path: str | Path,
+    chunks: Iterable[np.ndarray],
+    shard: Shard,
+    *,
+    fingerprint: str,
+    num_codes: int,
+    grid: tuple[int, int],
+) -> None:
+    """Streams chunks of tokens `(n, N)`, values below `num_codes`, to the file of a shard."""
+    shape = (shard.num_frames, grid[0] * grid[1])
+    attributes = {"tokenizer_fingerprint": fingerprint, "num_codes": num_codes, "grid": grid, **shard.attributes}
+    _write(path, "tokens", chunks, shape, np.uint16, attributes)
+
+
+def write_latent_actions(
+    path: str | Path, chunks: Iterable[np.ndarray], num_frames: int, *, fingerprint: str, num_actions: int
+) -> None:
+    """Streams chunks of latent actions `(n,)`, with `NO_ACTION` where an episode ends, to a cache."""
+    attributes = {"lam_fingerprint": fingerprint, "num_actions": num_actions}
+    _write(path, "latent_actions", chunks, (num_frames,), np.uint8, attributes)
+
+
+def read_tokens(folder: str | Path, expect_fingerprint: str | None = None) -> Tokens:
+    """The tokens of a split, mapped read-only; None accepts any tokenizer's.
+
+    Raises:
+        CacheFileError: a shard is missing, truncated or foreign, or the shards do not belong together.
+        CacheMismatchError: the tokens are another tokenizer's.
+    """
+    folder = Path(folder)
+    first = read_token_shard(folder / shard_file(0), expect_fingerprint)
+    others = range(1, cache_attributes(folder / shard_file(0))["num_shards"])
+    shards = [first, *(read_token_shard(folder / shard_file(index), expect_fingerprint) for index in others)]
+    attributes = [cache_attributes(folder / shard_file(index)) for index in range(len(shards))]
+    check_set(folder, attributes, lambda path, cause: CacheFileError(f"{path}: {cause}; run `dvc repro -f tokenize`"))
+    return Tokens(shards)
+
+
+def read_token_shard(path: str | Path, expect_fingerprint: str | None = None) -> np.ndarray:
+    """One shard's, `(num_frames, N)` uint16; else as `read_tokens`."""
+    return _read(path, "tokens", np.uint16, ("tokenizer_fingerprint", "shard", "num_shards"), expect_fingerprint)
+
+
+def read_latent_actions(path: str | Path, expect_fingerprint: str | None = None) -> np.ndarray:
+    """The latent actions, `(num_frames,)` uint8, mapped read-only; None accepts any LAM's.
+
+    Raises:
+        CacheFileError: the file is missing, truncated or foreign.
+        CacheMismatchError: the actions are another LAM's.
+    """
+    return _read(path, "latent_actions", np.uint8, ("lam_fingerprint",), expect_fingerprint)
+
+
+def cache_attributes(path: str | Path) -> dict:
+    """What a file of a cache says of itself: its model's fingerprint, and `num_codes`, `grid` and which shard it is of
+    how many, or `num_actions`.
+
+    Raises:
+        CacheFileError: the file is missing, truncated or foreign.
+    """
+    with _open(path) as file:
+        return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()}
+
+
+def token_attributes(folder: str | Path) -> dict:
+    """What all shards of a split's tokens say alike: `tokenizer_fingerprint`, `num_codes` and `grid`.
+
+    Raises:
+        CacheFileError: the first is missing, truncated or foreign.
+    """
+    known = cache_attributes(Path(folder) / shard_file(0))
+    return {key: known[key] for key in ("tokenizer_fingerprint", "num_codes", "grid")}
+
+
+def _write(path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: type, attributes: dict) -> None:
+    with writing_hdf5(path) as file:
+        file.attrs.update(attributes)
+        dataset = file.create_dataset(name, shape, dtype)
+        position = 0
+        for chunk in chunks:
+            dataset[position : position + len(chunk)] = chunk
+            position += len(chunk)
+        assert position == len(dataset), f"{position} of {len(dataset)} frames written"
+
+
+def _read(path, name: str, dtype: type, keys: tuple[str, ...], expected: str | None) -> np.ndarray:
+    """Maps a dataset; the first of the attributes that are wanted is the fingerprint."""
+    with _open(path) as file:
+        if name not in file or not set(keys) <= set(file.attrs) or file[name].dtype != dtype:
+            raise CacheFileError(f"{path}: not a cache of {name}; remove it and run `dvc repro`")
+        found = file.attrs[keys[0]]
+        if expected is not None and found != expected:
+            raise CacheMismatchError(
+                f"{path}: {name} made by the model {found}, but the model here is {expected}; run `dvc repro`"
+            )
+        offset, shape = file[name].id.get_offset(), file[name].shape
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
+
+
+def _open(path) -> h5py.File:
+    if not Path(path).is_file():
+        raise CacheFileError(f"{path}: no such file; run `dvc repro`")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise CacheFileError(f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`") from None

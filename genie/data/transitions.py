@@ -1,0 +1,77 @@
+"""Transitions as a model that measures motion knows them, observed once and drawn again and again: the latent action
+model of kind `surprise`, the motion predictor, and what steers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from genie.data.episodes import EpisodeStore
+from genie.data.windows import WindowError, Windows, window_starts
+from genie.distributed.progress import progress
+
+CHUNK = 1024  # frames observed at once
+
+
+class Observer(Protocol):
+    """A module that says what it knows of transitions, each by itself and from `history` frames before the next."""
+
+    history: int
+
+    def observe(self, frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
+def observe_split(model: Observer, store: EpisodeStore) -> dict[str, np.ndarray]:
+    """What `model.observe` tells of the transition after each frame of a split, as arrays `(num_frames, ...)`.
+
+    The split is read as one clip: what a transition tells is only right where its whole history is in its episode.
+    """
+    device = next(model.parameters()).device
+    observed, overlap = {}, model.history - 1
+    for first in progress(range(0, store.num_frames - 1, CHUNK), name="measure motion", unit="chunk"):
+        start = max(0, first - overlap)
+        frames_1THWC = torch.from_numpy(store.read(start, min(first + CHUNK + 1, store.num_frames)))[None].to(device)
+        for name, parts_1S in model.observe(frames_1THWC).items():
+            parts_S = parts_1S[0, first - start :].cpu().numpy()
+            if name not in observed:
+                observed[name] = np.zeros((store.num_frames, *parts_S.shape[1:]), parts_S.dtype)
+            observed[name][first : first + len(parts_S)] = parts_S
+    return observed
+
+
+class TransitionWindows(Windows):
+    """Batches of transitions whose whole history is known: `dataset[step]` is a batch for the model's `forward`.
+
+    Args:
+        model: that observes them.
+        store: a split.
+        batch_size: transitions, drawn with replacement.
+        labels: what else the batches tell of each transition, by name: `(num_frames,)` whole numbers, told as int64.
+
+    Raises:
+        WindowError: no episode is as long as a transition and its history, or a label is of other frames.
+    """
+
+    def __init__(
+        self,
+        model: Observer,
+        store: EpisodeStore,
+        batch_size: int,
+        seed: int,
+        num_batches: int,
+        labels: Mapping[str, np.ndarray] | None = None,
+    ):
+        labels = labels or {}
+        for name, label in labels.items():
+            if len(label) != store.num_frames:
+                raise WindowError(f"{store.num_frames} frames but {len(label)} labels {name}; run `dvc repro`")
+        starts = window_starts(store.episode_starts, store.num_frames, model.history + 1)
+        super().__init__(starts, model.history + 1, batch_size, seed, num_batches)
+        self.observed = observe_split(model, store) | {name: label.astype(np.int64) for name, label in labels.items()}
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        transitions_B = self._draw(step) + self.window - 2
+        return {name: torch.from_numpy(part[transitions_B]) for name, part in self.observed.items()}

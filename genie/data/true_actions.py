@@ -1,0 +1,55 @@
+"""The actions that were really taken, and windows with them: for the probe, the upper bound and what arrows press.
+
+Apart from the other windows, so that the stages that train on those do not depend on the simulator.
+
+Legend: B batch, T frames, S = T - 1 transitions, H W C pixels.
+"""
+
+import numpy as np
+import torch
+
+from genie.core.actions import NO_ACTION, effective_action
+from genie.data.episodes import EpisodeStore
+from genie.data.windows import FrameWindows, read_windows
+
+
+def read_labelled_windows(
+    store: EpisodeStore, actions: np.ndarray, starts: np.ndarray, length: int
+) -> dict[str, torch.Tensor]:
+    """The windows at `starts (B,)` with their effective actions.
+
+    Args:
+        store: whose frames.
+        actions: `(num_frames,)`, all simulator actions of the store.
+        starts: first frames, each `length` frames or more before its episode's end.
+        length: T.
+
+    Returns:
+        `frames_BTHWC` uint8 and `actions_BS` int64, indices of `EFFECTIVE_ACTIONS`.
+    """
+    transitions_BS = starts[:, None] + np.arange(length - 1)
+    return {
+        "frames_BTHWC": torch.from_numpy(read_windows(store, starts, length)),
+        "actions_BS": torch.from_numpy(effective_action(actions[transitions_BS])),
+    }
+
+
+class LabelledFrameWindows(FrameWindows):
+    """Batches of the windows that `FrameWindows` of the same arguments draws, each as `read_labelled_windows` says."""
+
+    def __init__(self, store: EpisodeStore, window: int, batch_size: int, seed: int, num_batches: int):
+        super().__init__(store, window, batch_size, seed, num_batches)
+        self.actions = store.actions()
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        return read_labelled_windows(self.store, self.actions, self._draw(step), self.window)
+
+
+def true_actions_of(store: EpisodeStore) -> np.ndarray:
+    """Effective true actions of a split, in place of latent ones: `(num_frames,)` uint8, `NO_ACTION` at an episode's
+    last frame."""
+    actions = store.actions()
+    taken = actions != NO_ACTION
+    labels = np.full(len(actions), NO_ACTION, np.uint8)
+    labels[taken] = effective_action(actions[taken])
+    return labels

@@ -1,0 +1,80 @@
+"""Ranks: the processes that train one model together, each on its share of every batch, as one would on the whole.
+
+Whatever is drawn at random is drawn by every rank for the whole batch, and each takes its share: so all generators stay
+in step, and so many ranks as there are draw what one alone would. What is measured over a batch is summed over ranks.
+With one process each function here does what it would do anyway.
+"""
+
+import torch
+from torch import distributed, nn
+
+from genie.distributed.processes import num_processes, rank
+
+
+def my_share(whole: torch.Tensor) -> torch.Tensor:
+    """Of what was drawn for the batch of all ranks, as many rows in a row as each of them holds: this rank's."""
+    if num_processes() == 1:
+        return whole
+    return whole.chunk(num_processes())[rank()]
+
+
+def sum_over_ranks(*tensors: torch.Tensor) -> None:
+    """Adds up, in place, what each rank holds."""
+    if num_processes() > 1:
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+def share_of_ranks(count: torch.Tensor) -> torch.Tensor:
+    """A count beside the mean of all ranks' counts: the weight of a mean over so many among the ranks' means."""
+    total = count.clone()
+    sum_over_ranks(total)
+    return count * num_processes() / total
+
+
+def rows_of_all_ranks(rows_MD: torch.Tensor, indices_K: torch.Tensor) -> torch.Tensor:
+    """Rows `(K, D)` by their indices in the batch of all ranks, each of which holds `M` of them."""
+    if num_processes() == 1:
+        return rows_MD[indices_K]
+    owner_K, own_index_K = indices_K // len(rows_MD), indices_K % len(rows_MD)
+    is_mine_K1 = (owner_K == rank()).unsqueeze(1)
+    found_KD = torch.where(is_mine_K1, rows_MD[own_index_K], 0)
+    sum_over_ranks(found_KD)
+    return found_KD
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Over the batch of all ranks, which hold alike many rows; torch's own `SyncBatchNorm` is for GPUs alone."""
+
+    def forward(self, x_MD: torch.Tensor) -> torch.Tensor:
+        """Normalises `(M, D)`."""
+        if not self.training or num_processes() == 1:
+            return super().forward(x_MD)
+        mean_D = _mean_over_ranks(x_MD.float().mean(0))
+        variance_D = _mean_over_ranks((x_MD.float() - mean_D).square().mean(0))
+        with torch.no_grad():
+            num_rows = len(x_MD) * num_processes()
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean_D, self.momentum)
+            self.running_var.lerp_(variance_D * (num_rows / (num_rows - 1)), self.momentum)
+        return ((x_MD - mean_D) * (variance_D + self.eps).rsqrt()).to(x_MD.dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """`distributed.all_reduce` with a gradient: what each rank holds is in the sum that every rank's loss is of."""
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    return _SumOverRanks.apply(tensor) / num_processes()

@@ -1,0 +1,122 @@
+"""Play by arrows, as people play: does a dream under an arrow become what the real game becomes under it?
+
+The real game is branched as in the counterfactual test, each of its six effective actions held for some frames, and the
+world is steered from the same past by the arrow of each. Beside that stand the same dreams
+under the latent actions inferred from the real branches, which no arrow can know.
+
+Axes: `M` states, `B` states of a batch, `T` frames of their past, `S` transitions between those, `E` effective true
+actions, `F` frames that each is held for, `H W C` pixels (uint8).
+"""
+
+import numpy as np
+import torch
+
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import psnr
+from genie.evaluation.counterfactual import (
+    Counterfactuals,
+    at_states,
+    closest_branches,
+    counterfactual_metrics,
+    differing,
+    infer_actions,
+    past_actions_of,
+    say_alike,
+)
+from genie.evaluation.metrics import frame_mse
+from genie.models.lam import LatentActionModel
+from genie.sources.branches import Branches
+from genie.world.controls import ARROWS
+from genie.world.world_model import WorldModel
+
+
+def measure_steering(
+    world: WorldModel, lam: LatentActionModel | None, branches: Branches, seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Steers a world beside the real game.
+
+    Args:
+        lam: whose latent actions it was learnt with; None if with the true ones, of which nothing is inferred.
+        seed: of sampling.
+
+    Returns:
+        The dreams `(M, E, F, H, W, C)`, and the metrics: those of `steering_metrics`, and `..._inferred` of dreams
+        under inferred actions.
+    """
+    past_actions = past_actions_of(lam, branches)
+    steered_MEFHWC = dream_branches(world, branches, past_actions, seed)
+    metrics = steering_metrics(steered_MEFHWC, branches)
+    if "steering_accuracy" not in metrics:
+        say_alike("whether arrows are obeyed")
+    if lam is not None:
+        inferred_MEFHWC = dream_branches(world, branches, past_actions, seed, inferred_actions(lam, branches))
+        metrics |= steering_metrics(inferred_MEFHWC, branches, suffix="_inferred")
+    return steered_MEFHWC, metrics
+
+
+def dream_branches(
+    world: WorldModel,
+    branches: Branches,
+    past_actions_MS: np.ndarray,
+    seed: int,
+    actions_MEF: np.ndarray | None = None,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """Dreams `(M, E, F, H, W, C)` what follows each state while each arrow is held.
+
+    Args:
+        past_actions_MS: the latent actions between the past's frames.
+        seed: of sampling.
+        actions_MEF: press these latent actions instead of what the arrows press.
+    """
+    num_arrows, dreamed_MEFHWC = len(EFFECTIVE_ACTIONS), np.empty_like(branches.held_MEFHWC)
+    for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="steer"):
+        held = stood.fork(num_arrows)
+        arrows_B = np.tile(np.arange(num_arrows), len(dreamed_MEFHWC[rows]))
+        for frame in range(dreamed_MEFHWC.shape[2]):
+            pressed_B = held.steer(arrows_B) if actions_MEF is None else actions_MEF[rows, :, frame].reshape(-1)
+            frames_BEHWC = dreamed_MEFHWC[rows, :, frame]
+            frames_BEHWC[:] = held.step(pressed_B).reshape(frames_BEHWC.shape)
+    return dreamed_MEFHWC
+
+
+def inferred_actions(lam: LatentActionModel, branches: Branches) -> np.ndarray:
+    """The latent actions `(M, E, F)` inferred from the real branches."""
+    before_MTHWC, num_frames = branches.past_MTHWC[:, -lam.history :], branches.held_MEFHWC.shape[2]
+    led_EMF = [
+        infer_actions(lam, np.concatenate([before_MTHWC, held_MFHWC], axis=1))[:, -num_frames:]
+        for held_MFHWC in branches.held_MEFHWC.swapaxes(0, 1)
+    ]
+    return np.stack(led_EMF, axis=1)
+
+
+def steering_metrics(dreamed_MEFHWC: np.ndarray, branches: Branches, suffix: str = "") -> dict[str, float]:
+    """How near a dream is to the real game under the same arrow, after the first frame and at the end.
+
+    Args:
+        dreamed_MEFHWC: as `dream_branches` gives them.
+        suffix: of the metrics' names.
+
+    Returns:
+        `steering_accuracy`, the share of dreams whose last frame is nearest to the real branch of their arrow, or to
+        one that does not really differ from it, among states where some do; left out if none do; `psnr_steered`, dB, of
+        the last frames; both as `..._1` of the first. Without a suffix also `steering_chance`, what the same frames
+        score if it is drawn by lot which arrow led to which, and `psnr_steered_copy_last`, of the state itself.
+    """
+    metrics = {}
+    for name, frame in (("_1", 0), ("", -1)):
+        dreamed_MEHWC, real_MEHWC = dreamed_MEFHWC[:, :, frame], branches.held_MEFHWC[:, :, frame]
+        closest_ME = closest_branches(torch.tensor(dreamed_MEHWC), torch.tensor(real_MEHWC))
+        found = counterfactual_metrics(Counterfactuals(dreamed_MEHWC, closest_ME, differing(real_MEHWC)), ARROWS)
+        told = {f"steering_accuracy{suffix}{name}": found.get("counterfactual_accuracy")}
+        if not suffix:
+            told[f"steering_chance{name}"] = found.get("counterfactual_chance")
+            last_MEHWC = np.broadcast_to(branches.past_MTHWC[:, -1:], real_MEHWC.shape)
+            metrics[f"psnr_steered_copy_last{name}"] = _psnr(last_MEHWC, real_MEHWC)
+        metrics[f"psnr_steered{suffix}{name}"] = _psnr(dreamed_MEHWC, real_MEHWC)
+        metrics |= {key: value for key, value in told.items() if value is not None}
+    return metrics
+
+
+def _psnr(shown_MEHWC: np.ndarray, real_MEHWC: np.ndarray) -> float:
+    return psnr(frame_mse(torch.tensor(shown_MEHWC), torch.tensor(real_MEHWC)))

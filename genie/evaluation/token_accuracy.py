@@ -1,0 +1,50 @@
+"""How well the dynamics tells the next frame's tokens."""
+
+import numpy as np
+import torch
+
+from genie.core.protocols import Validation
+from genie.data.windows import episode_starts_of, spread_starts, window_starts
+from genie.models.dynamics import Dynamics
+
+NUM_VALIDATION_WINDOWS = 64
+
+
+@torch.no_grad()
+def evaluate_dynamics(
+    model: Dynamics, tokens: np.ndarray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
+) -> dict[str, float]:
+    """How well wholly masked frames are told from the clean ones before them, C at most, and the latent action.
+
+    Args:
+        model: the dynamics.
+        tokens: `(num_frames, N)`, those of a split.
+        latent_actions: `(num_frames,)`, its latent actions.
+        num_windows: at most this many, spread over the split.
+        batch_size: windows at once.
+
+    Returns:
+        `cross_entropy` (nats a token) and `token_accuracy`.
+    """
+    device, length = next(model.parameters()).device, model.config.context_frames + 1
+    starts = window_starts(episode_starts_of(latent_actions), len(tokens), length)
+    starts = spread_starts(starts, num_windows)
+    totals = {}
+    for rows in np.split(starts, range(batch_size, len(starts), batch_size)):
+        frames = rows[:, None] + np.arange(length)
+        batch = {
+            "tokens_BTN": torch.from_numpy(tokens[frames].astype(np.int64)).to(device),
+            "actions_BS": torch.from_numpy(latent_actions[frames[:, :-1]].astype(np.int64)).to(device),
+        }
+        for name, value in model(batch)[1].items():
+            totals[name] = totals.get(name, 0.0) + value.item() * len(rows)
+    return {name: total / len(starts) for name, total in totals.items()}
+
+
+def validate_dynamics(tokens: np.ndarray, latent_actions: np.ndarray) -> Validation:
+    """For the training loop: all that `evaluate_dynamics` measures, on a few windows."""
+
+    def validate(model: Dynamics, step: int) -> dict[str, float]:
+        return evaluate_dynamics(model, tokens, latent_actions, NUM_VALIDATION_WINDOWS)
+
+    return validate

@@ -1,0 +1,89 @@
+"""Checkpoints: `model.safetensors` and `config.json`, enough to rebuild the model alone."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import UnionType
+from typing import get_args
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from genie.core.files import replacing_folder
+from genie.models.config import hashable
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What reading a spoilt checkpoint can end in.
+DAMAGE = (
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    KeyError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    safetensors.SafetensorError,
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder is missing, damaged or of another model."""
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of config and weights: 16 hexadecimal digits that tie tokens to their tokenizer and latent actions to
+    their LAM."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_model(folder: str | Path, model: nn.Module) -> str:
+    """Writes a checkpoint, whole or not at all; returns its fingerprint.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
+    with replacing_folder(folder) as temporary:
+        # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
+        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    return content["fingerprint"]
+
+
+def load_model(folder: str | Path, model_class: type | UnionType, device: torch.device | str = "cpu") -> nn.Module:
+    """Rebuilds the model of a checkpoint folder, in eval mode, with its `fingerprint` as an attribute.
+
+    Args:
+        folder: what `save_model` wrote.
+        model_class: what it must be: `Tokenizer`, `ActionProbe` or `Dynamics`, or `LatentActionModel`, of either kind.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, or holds another model.
+    """
+    folder, kinds = Path(folder), {kind.kind: kind for kind in get_args(model_class) or (model_class,)}
+    rebuild = f"rebuild it with: dvc repro {next(iter(kinds.values())).stage}"
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: no checkpoint here ({name} is missing); {rebuild}")
+    try:
+        content = json.loads((folder / CONFIG).read_bytes())
+        found, told = content["model"], content["fingerprint"]
+        if found not in kinds:
+            raise CheckpointError(f"{folder}: holds a {found}, not a {' or '.join(kinds)}; {rebuild}")
+        model = kinds[found](kinds[found].config_class(**hashable(content["config"])))
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except DAMAGE as error:
+        raise CheckpointError(
+            f"{folder}: damaged or of another version ({str(error).splitlines()[0]}); {rebuild}"
+        ) from None
+    model.fingerprint = fingerprint(model)
+    if model.fingerprint != told:
+        raise CheckpointError(f"{folder}: weights do not fit their fingerprint; {rebuild}")
+    return model.to(device).eval()

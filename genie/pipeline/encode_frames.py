@@ -1,0 +1,71 @@
+"""Tokens of every frame, computed once: training reads them again and again."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from genie.core.paths import resume_folder
+from genie.data.caches import CacheFileError, cache_attributes, read_token_shard, write_tokens
+from genie.data.episodes import EpisodeFile, EpisodeStore
+from genie.data.parallel_writing import write_shards
+from genie.data.shards import Shard
+from genie.models.tokenizer import Tokenizer
+
+FRAMES_AT_ONCE = 64  # few, so that they stay in the cache of a CPU
+
+
+def tokenize(
+    tokenizer: Tokenizer, stores: Mapping[str, EpisodeStore], folder: str | Path, accelerator: Accelerator
+) -> None:
+    """Writes the tokens of every split, a file a shard of frames; of several processes each writes some.
+
+    An interrupted call is gone on from.
+
+    Args:
+        tokenizer: on the accelerator's device.
+        stores: of each split.
+        folder: what was there is replaced.
+        accelerator: whose device and precision decide the result too.
+
+    Raises:
+        SharingError: there are more processes than shards; said before anything is done.
+    """
+    files = {
+        Shard(split, index, len(store.files), file.num_frames): file
+        for split, store in stores.items()
+        for index, file in enumerate(store.files)
+    }
+    known = {"fingerprint": tokenizer.fingerprint, "num_codes": tokenizer.num_codes, "grid": tokenizer.grid}
+
+    def write(shard: Shard, path: Path, bar: tqdm) -> None:
+        with accelerator.autocast():
+            write_tokens(path, tokens_of(tokenizer, files[shard], bar), shard, **known)
+
+    def is_finished(shard: Shard, path: Path) -> bool:
+        try:
+            tokens, attributes = read_token_shard(path, tokenizer.fingerprint), cache_attributes(path)
+        except CacheFileError:
+            return False
+        return len(tokens) == shard.num_frames and attributes.items() >= shard.attributes.items()
+
+    identity = {
+        "tokenizer": tokenizer.fingerprint,
+        "frames": {split: store.attributes for split, store in stores.items()},
+        "device": accelerator.device.type,
+        "precision": accelerator.mixed_precision,
+    }
+    unfinished = resume_folder("tokenize", identity)
+    write_shards(folder, list(files), unfinished, is_finished=is_finished, write=write, name="tokenize")
+
+
+def tokens_of(tokenizer: Tokenizer, file: EpisodeFile, bar: tqdm) -> Iterator[np.ndarray]:
+    """Tokens of a shard in order, `(<= FRAMES_AT_ONCE, N)` uint16 at a time."""
+    device = next(tokenizer.parameters()).device
+    for start in range(0, file.num_frames, FRAMES_AT_ONCE):
+        frames = torch.from_numpy(file.read(start, min(start + FRAMES_AT_ONCE, file.num_frames)))
+        yield tokenizer.encode(frames.to(device)).cpu().numpy().astype(np.uint16)
+        bar.update(len(frames))

@@ -1,0 +1,292 @@
+"""MLflow: a parent run for each run of the pipeline, a child run for each stage.
+
+They are in `mlflow.db` at the project's root, in the experiment `mini-genie`, unless `MLFLOW_TRACKING_URI` and
+`MLFLOW_EXPERIMENT_NAME` say otherwise.
+
+Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they
+share the DVC process that started them; a stage run by hand gets a parent of its own.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import psutil
+from filelock import FileLock
+
+from genie.core.params import Params
+from genie.core.paths import project_root
+from genie.core.protocols import Tracker
+from genie.core.yaml_files import YamlError, read_yaml
+
+EXPERIMENT = "mini-genie"
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that MLflow's page opens with
+PARAMS_A_REQUEST = 100  # MLflow takes no more at once
+SECONDS_PER_SYSTEM_SAMPLE = 5
+SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
+SECONDS_BETWEEN_TRIES = 300  # to reach a store that could not be reached
+
+
+class TrackingError(ValueError):
+    """MLflow could not record; the message names the store and the cause."""
+
+
+class MlflowTracker(Tracker):
+    """The run of one stage in MLflow; `open_tracker` makes and ends it.
+
+    A store that is locked or cannot be reached ends no training: what is recorded meanwhile waits, and is written when
+    the store answers again.
+    """
+
+    def __init__(self, client, parent_id: str, run_id: str, stage: str):
+        self._client, self._parent_id, self._stage = client, parent_id, stage
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._next_try = 0.0
+        self._take(run_id)
+
+    def log_metrics(self, metrics, step):
+        self._log(self.run_id, metrics, step)
+
+    def log_image(self, name, image_HWC, step):
+        self._write(partial(self._client.log_image, self.run_id, image_HWC, key=name, step=step))
+
+    def log_final(self, metrics):
+        self._log(self.run_id, metrics, 0)
+        self._log(self._parent_id, {f"{self._stage}.{key}": value for key, value in metrics.items()}, 0)
+
+    def log_artifact(self, path):
+        if Path(path).is_dir():
+            self._write(partial(self._client.log_artifacts, self.run_id, str(path), artifact_path=Path(path).name))
+        else:
+            self._write(partial(self._client.log_artifact, self.run_id, str(path)))
+
+    def log_world(self, folder):
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+        from mlflow.models import ModelSignature
+        from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+        frames = (np.dtype(np.uint8), (-1, 64, 64, 3))
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(*frames, "prompt"), TensorSpec(np.dtype(np.int64), (-1,), "actions")]),
+            outputs=Schema([TensorSpec(*frames)]),
+            params=ParamSchema([ParamSpec("seed", DataType.long, 0)]),
+        )
+        mlflow.set_tracking_uri(self._client.tracking_uri)
+        with mlflow.start_run(self.run_id), warnings.catch_warnings(record=True):
+            # Kept to themselves: MLflow would like an example, too.
+            mlflow.pyfunc.log_model(
+                name="world",
+                python_model=find_spec("genie.world.pyfunc").origin,
+                artifacts={"world": str(folder)},
+                signature=signature,
+                pip_requirements=[],  # else guessed, in a process of its own; genie, which no index has, brings all
+            )
+        self._client.update_run(self.run_id, status="RUNNING")
+
+    def resume(self, run_id):
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_tag(run_id, "mlflow.parentRunId", self._parent_id)
+        except MlflowException:
+            return
+        self._monitor.finish()
+        self._client.delete_run(self.run_id)
+        self._take(run_id)
+
+    def close(self, status: str) -> None:
+        """Ends the run, and the pipeline's until the next stage: nobody tells us which stage is the last."""
+        self._monitor.finish()
+        for run_id in (self.run_id, self._parent_id):
+            self._waiting.append(partial(self._client.set_terminated, run_id, status))
+        fault = self._write_waiting()
+        if fault:
+            _say(f"{len(self._waiting)} records of {self._stage} are lost: MLflow cannot be reached ({fault})")
+
+    def _take(self, run_id: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self.run_id = run_id
+        self._client.update_run(run_id, status="RUNNING")
+        self._monitor = SystemMetricsMonitor(
+            run_id,
+            sampling_interval=SECONDS_PER_SYSTEM_SAMPLE,
+            resume_logging=True,
+            tracking_uri=self._client.tracking_uri,
+        )
+        self._monitor.start()
+
+    def _log(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self._write(partial(self._client.log_batch, run_id, metrics=points))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Writes something after all that waits, or has it wait."""
+        self._waiting.append(write)
+        if time.monotonic() < self._next_try:
+            return
+        fault = self._write_waiting()
+        if fault and not self._next_try:
+            _say(f"MLflow cannot be reached ({fault}); {self._stage} goes on, and what it records waits")
+        if self._next_try and not fault:
+            _say("MLflow can be reached again; what waited is recorded")
+        # Each try may wait for a lock.
+        self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES if fault else 0.0
+
+    def _write_waiting(self) -> str:
+        """Writes what waits, in order; returns why that failed, if it did, in one line."""
+        from mlflow.exceptions import MlflowException
+
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except (MlflowException, OSError) as fault:
+                return _first_line(fault)
+            self._waiting.popleft()
+        return ""
+
+
+@contextmanager
+def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
+    """Records what happens inside as a child run `stage`; FINISHED, FAILED or, on Ctrl-C, KILLED at the end.
+
+    Raises:
+        TrackingError: the store cannot be read or written.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for narrator in ("mlflow", "alembic"):
+        logging.getLogger(narrator).setLevel(logging.WARNING)
+    # Of a store that cannot be reached they print tracebacks, where we say it in a line.
+    for narrator in ("store.db.utils", "system_metrics.system_metrics_monitor"):
+        logging.getLogger(f"mlflow.{narrator}").setLevel(logging.CRITICAL)
+    root = project_root()
+    lock = root / ".cache" / "mlflow.lock"
+    lock.parent.mkdir(exist_ok=True)
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with FileLock(lock):  # two queue workers must not create the database at once
+            client = MlflowClient(chosen or f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
+            # Absolute, since it is fixed for good, whatever the working directory; a store of one's own knows its own.
+            experiment_id = _find_or_create_experiment(client, None if chosen else (root / "mlartifacts").as_uri())
+        parent_id = _find_or_create_parent(client, experiment_id, stage, params)
+        definition = _stage_definition(stage)
+        tags = _common_tags() | _input_tags(definition.get("deps", ())) | {"mlflow.parentRunId": parent_id}
+        run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
+        _log_params(client, run_id, params, definition.get("params", ()))
+        tracker = MlflowTracker(client, parent_id, run_id, stage)
+        try:
+            yield tracker
+        except BaseException as fault:
+            with suppress(MlflowException):  # a full disk should be reported as the stage saw it
+                tracker.close("KILLED" if isinstance(fault, KeyboardInterrupt) else "FAILED")
+            raise
+        tracker.close("FINISHED")
+    except MlflowException as error:
+        where = chosen or root / "mlflow.db"
+        raise TrackingError(f"MLflow cannot use {where}: {_first_line(error)}") from error
+
+
+def _first_line(fault: Exception) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _find_or_create_experiment(client, artifacts: str | None) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return experiment.experiment_id
+    return client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING)
+
+
+def _find_or_create_parent(client, experiment_id: str, stage: str, params: Params) -> str:
+    """The run of the pipeline that this stage is part of, set RUNNING."""
+    pipeline = _pipeline_key()
+    if pipeline:
+        found = client.search_runs([experiment_id], f"tags.pipeline = '{pipeline}'", max_results=1)
+        if found:
+            client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id
+    tags = _common_tags() | {"pipeline": pipeline or "by hand"}
+    commit = tags.get("mlflow.source.git.commit", "")[:7]
+    name = os.environ.get("DVC_EXP_NAME") or f"{'dvc repro' if pipeline else f'{stage} by hand'} {commit}".strip()
+    run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    _log_params(client, run_id, params, list(type(params).model_fields))
+    return run_id
+
+
+def _pipeline_key() -> str | None:
+    """Names the DVC process that started us, the same for all its stages and for no other; None by hand."""
+    with suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            if any(Path(word).stem == "dvc" for word in process.cmdline()[:3]):
+                return f"{process.pid}-{process.create_time():.2f}"
+    return None
+
+
+def _common_tags() -> dict[str, str]:
+    tags = {}
+    with suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    if "DVC_EXP_NAME" in os.environ:
+        tags["dvc.exp_name"] = os.environ["DVC_EXP_NAME"]
+    return tags
+
+
+def _stage_definition(stage: str) -> dict:
+    """What `dvc.yaml` says of the stage; nothing where there is none, as in a test."""
+    with suppress(YamlError):
+        return read_yaml("dvc.yaml")["stages"].get(stage, {})
+    return {}
+
+
+def _input_tags(deps: Sequence[str]) -> dict[str, str]:
+    """The DVC hash of each input that another stage makes.
+
+    Looked up among the outs of those stages: the lock's own entry for this stage is still of its last run.
+    """
+    with suppress(YamlError):
+        stages = read_yaml("dvc.lock")["stages"].values()
+        hashes = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
+        return {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
+    return {}
+
+
+def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> None:
+    """Logs every param that is one of `wanted` (`runtime.precision`) or in a section of them (`lam`)."""
+    from mlflow.entities import Param
+
+    prefixes = tuple(f"{key}." for key in wanted)
+    leaves = [Param(key, str(value)) for key, value in _flatten(params.model_dump())]
+    leaves = [leaf for leaf in leaves if f"{leaf.key}.".startswith(prefixes)]
+    for first in range(0, len(leaves), PARAMS_A_REQUEST):
+        client.log_batch(run_id, params=leaves[first : first + PARAMS_A_REQUEST])
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,55 @@
+"""The policies that play the simulator while it is recorded; none of them looks at a frame."""
+
+import numpy as np
+
+from genie.core.actions import ACTION_OF_EFFECT, NUM_ACTIONS
+from genie.core.params import CollectParams
+
+FRESH_SHARES = {
+    "stay": 0.10,
+    "left": 0.20,
+    "right": 0.38,
+    "jump": 0.06,
+    "jump_left": 0.08,
+    "jump_right": 0.18,
+}
+
+
+def fresh_action_shares(env_name: str) -> np.ndarray:
+    """How often `sticky_right` draws each of the simulator's 15 actions when it does not keep the last one.
+
+    CoinRun: only the six actions that do something, leaning right because levels run that way. In the other
+    games any action may matter: half of the draws lean right the same way, half are uniform.
+    """
+    shares = np.zeros(NUM_ACTIONS)
+    for effect, share in FRESH_SHARES.items():
+        shares[ACTION_OF_EFFECT[effect]] = share
+    return shares if env_name == "coinrun" else shares / 2 + 0.5 / NUM_ACTIONS
+
+
+class Policy:
+    """Draws the next actions of all environments without looking at them.
+
+    `uniform` draws each of the 15 actions alike. `sticky_right` keeps the last action with probability
+    `stickiness` and else draws by `fresh_action_shares`, so that agents run on instead of trembling at the
+    start, and leans to what can be seen: it jumps seldom, since in the air an action hardly shows. Even so, about
+    half of CoinRun's frames are in the air.
+    """
+
+    def __init__(self, params: CollectParams, seed: int):
+        self._rng = np.random.default_rng(seed)
+        if params.policy == "uniform":
+            self._stickiness, shares = 0.0, np.full(NUM_ACTIONS, 1 / NUM_ACTIONS)
+        else:
+            self._stickiness, shares = params.stickiness, fresh_action_shares(params.env_name)
+        self._thresholds = np.cumsum(shares)[:-1]
+        self._actions = self._fresh(params.num_envs)
+
+    def __call__(self) -> np.ndarray:
+        """`(num_envs,)` actions 0..14."""
+        keep = self._rng.random(len(self._actions)) < self._stickiness
+        self._actions = np.where(keep, self._actions, self._fresh(len(self._actions)))
+        return self._actions
+
+    def _fresh(self, count: int) -> np.ndarray:
+        return np.searchsorted(self._thresholds, self._rng.random(count), side="right")

@@ -1,0 +1,68 @@
+"""The real CoinRun, played beside the dream from the same state.
+
+Legend: `T` frames, `S = T - 1` transitions, `H W C` pixels, uint8 RGB.
+"""
+
+import numpy as np
+
+from genie.core.actions import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, effective_action
+from genie.core.params import CollectParams
+from genie.sources.levels import shards_of, simulator_of
+
+
+class RealGame:
+    """One environment that plays levels of the test split's first shard, one life after another.
+
+    Args:
+        params: of the game the world was learnt from.
+        level: decides which levels, and what the policy does in them.
+    """
+
+    def __init__(self, params: CollectParams, level: int):
+        alone = params.model_copy(update={"num_envs": 1, "seed": level})
+        self._simulator, self._policy = simulator_of(alone, shards_of(alone, "test")[0], num_threads=1)
+
+    @property
+    def level_seed(self) -> int:
+        """Of the level being played."""
+        return int(self._simulator.level_seeds()[0])
+
+    def begin(self, num_frames: int) -> tuple[np.ndarray, list[int]]:
+        """Lets the policy play, and remembers where it ends.
+
+        Returns:
+            `(T, H, W, C)` frames in a row, the last of them now: `num_frames`, or fewer if a life ended meanwhile;
+            and the S indices in `EFFECTIVE_ACTIONS` of what was pressed between them.
+        """
+        frames, effects = [self._observe()[0]], []
+        for _ in range(num_frames - 1):
+            actions = self._policy()
+            self._simulator.act(actions)
+            frame_HWC, is_new = self._observe()
+            if is_new:
+                frames, effects = [], []
+            else:
+                effects.append(int(effective_action(actions)[0]))
+            frames.append(frame_HWC)
+        self._state = self._simulator.save()
+        return np.stack(frames), effects
+
+    def again(self) -> None:
+        """Goes back to where `begin` ended."""
+        self._simulator.restore(self._state)
+
+    def step(self, effect: int) -> tuple[np.ndarray, bool]:
+        """Holds an effective action for a frame.
+
+        Returns:
+            The frame `(H, W, C)`, and whether a new life began on the way to it.
+        """
+        self._simulator.act(np.array([ACTION_OF_EFFECT[EFFECTIVE_ACTIONS[effect]]]))
+        return self._observe()
+
+    def close(self) -> None:
+        self._simulator.close()
+
+    def _observe(self) -> tuple[np.ndarray, bool]:
+        frames_BHWC, is_new = self._simulator.observe()
+        return frames_BHWC[0].copy(), bool(is_new[0])

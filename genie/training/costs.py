@@ -1,0 +1,238 @@
+"""What a training step costs: operations and memory, counted by running it on tensors that have shapes and no values.
+
+The models and optimizers are those that train, so a change of either changes the count. Nothing of their size is
+allocated: a step of any scale is counted on any machine, in seconds.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.frames import FRAME_SHAPE, PATCH
+from genie.core.params import Params, TrainingParams
+from genie.models.dynamics import build_dynamics
+from genie.models.motion_predictor import build_motion_predictor
+from genie.models.pixel_lam import build_pixel_lam
+from genie.models.probe import build_probe
+from genie.models.registration import Box
+from genie.models.steering import build_steering
+from genie.models.surprise_lam import build_surprise_lam
+from genie.models.tokenizer import build_tokenizer
+from genie.training.step import make_optimizers
+
+Model = Literal["tokenizer", "probe", "lam", "motion", "steering", "dynamics"]
+A_SPRITE = Box(27, 28, 10, 8)  # where CoinRun's is: of what size a step is, not where it looks, depends on it
+TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """One step of training on one device.
+
+    Attributes:
+        parameters: of the model.
+        samples: windows or transitions of the batch, or its frames where the model takes them one by one.
+        frames: of the batch; a transition has two.
+        model_flops: of forward and backward; a multiply-add counts 2. Matrix products and convolutions count, all else
+            does not: it is bound by memory.
+        optimizer_flops: of the update, whatever the batch.
+        weight_bytes: parameters in float32 and, with bf16, the copies to multiply by.
+        gradient_bytes: in float32.
+        optimizer_bytes: what the optimizers keep between steps.
+        activation_bytes: what forward keeps for backward. Without the scores of attention.
+        score_bytes: those, which the CPU keeps, and the fused kernels of a GPU compute anew.
+    """
+
+    parameters: int
+    samples: int
+    frames: int
+    model_flops: int
+    optimizer_flops: int
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    score_bytes: int
+
+
+def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
+    """Counts a step of one model at its batch size; the global random state is left as it was.
+
+    Args:
+        name: which model.
+        params: its size and its batch.
+        bf16: whether it computes in mixed precision, by the CPU's rules; a GPU's keep a few more tensors in float32.
+
+    Raises:
+        ValueError: the batch is too small to train on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            model = build(name, params)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")  # a processor's operations, of which meta tensors lack some
+            return count_step(model, blank_batch(name, params), training_params(name, params), bf16)
+
+
+def training_params(name: Model, params: Params) -> TrainingParams:
+    """What a model is trained with."""
+    return params.lam.of_kind() if name == "lam" else getattr(params, name)
+
+
+def section_of(name: Model, params: Params) -> str:
+    """Where `params.yaml` says how large a model and its batch are."""
+    return f"lam.{params.lam.kind}" if name == "lam" else name
+
+
+def build(name: Model, params: Params) -> nn.Module:
+    """A model as its stage builds it."""
+    if name == "tokenizer":
+        return build_tokenizer(params.tokenizer)
+    if name == "lam" and params.lam.kind == "surprise":
+        return build_surprise_lam(params.lam.of_kind(), A_SPRITE, FRAME_SHAPE[:2])
+    if name == "lam":
+        return build_pixel_lam(params.lam.of_kind())
+    if name == "probe":
+        return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
+    num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
+    if name == "motion":
+        return build_motion_predictor(params.motion, num_actions=num_actions, frame_size=FRAME_SHAPE[:2])
+    if name == "steering":
+        known = {"num_effects": len(EFFECTIVE_ACTIONS), "num_actions": num_actions, "frame_size": FRAME_SHAPE[:2]}
+        return build_steering(params.steering, **known)
+    tokenizer = build_tokenizer(params.tokenizer)
+    dynamics = build_dynamics(
+        params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions
+    )
+    dynamics.see_through(tokenizer.eval())
+    return dynamics
+
+
+def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.Tensor]:
+    """A batch as a model's windows give it, all zeros."""
+    settings = training_params(name, params)
+    batch_size, window = settings.batch_size, getattr(settings, "window", 1)
+    actions_BS = torch.zeros(batch_size, window - 1, dtype=torch.int64)
+    if name == "dynamics":
+        tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
+        return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
+    if name in ("motion", "steering") or (name == "lam" and params.lam.kind == "surprise"):
+        pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
+        observed = build(name, params).observe(pair_1THWC)
+        observed = {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
+        told = {"motion": ("actions_M",), "steering": ("effects_M", "before_M", "actions_M")}.get(name, ())
+        return observed | dict.fromkeys(told, actions_BS.new_zeros(batch_size))
+    frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
+    return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
+
+
+def count_step(
+    model: nn.Module, batch: torch.Tensor | dict[str, torch.Tensor], params: TrainingParams, bf16: bool
+) -> StepCosts:
+    """Trains a model for a step on a batch, be they real or fake, and counts."""
+    parameters = list(model.parameters())
+    optimizers = make_optimizers(model, params, "bf16" if bf16 else "no")
+    memory = _Memory(parameters)
+    with FlopCounterMode(display=False) as of_model, memory:
+        with memory.keeping(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss, _ = model.train()(batch)
+        loss.backward()
+    with FlopCounterMode(display=False) as of_optimizers:
+        for optimizer in optimizers.values():
+            optimizer.step()
+    frames = batch if isinstance(batch, torch.Tensor) else next(iter(batch.values()))
+    kept = [state.values() for optimizer in optimizers.values() for state in optimizer.state.values()]
+    return StepCosts(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        samples=frames.shape[0],
+        frames=frames.shape[0] * frames.shape[1],
+        model_flops=of_model.get_total_flops(),
+        optimizer_flops=of_optimizers.get_total_flops(),
+        weight_bytes=_bytes(parameters) + memory.weight_copies,
+        gradient_bytes=_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
+        optimizer_bytes=sum(_bytes(values) for values in kept),
+        activation_bytes=memory.activations,
+        score_bytes=memory.scores,
+    )
+
+
+def si(value: float, unit: str = "") -> str:
+    """A number to three digits with a decimal prefix: `1.25 GB`."""
+    value = float(f"{value:.3g}")
+    power = max(0, min(6, math.floor(math.log10(value) / 3))) if value else 0
+    return f"{three_digits(value / 1000**power)} {'kMGTPE'[power - 1] if power else ''}{unit}".rstrip()
+
+
+def three_digits(value: float) -> str:
+    """A number to three digits, thousands set apart."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+class _Memory(TorchDispatchMode):
+    """Sees which tensors a forward pass keeps for the backward pass, each storage once.
+
+    Attributes:
+        weight_copies: bytes of the weights that were cast.
+        activations: bytes of all others but weights and attention scores.
+        scores: bytes of those.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor]):
+        super().__init__()
+        self._weights = {_storage(parameter) for parameter in parameters}
+        self._copies, self._scores = {}, {}
+        self._kept = {}
+
+    @property
+    def weight_copies(self) -> int:
+        return sum(storage.nbytes() for storage in self._copies.values())
+
+    @property
+    def activations(self) -> int:
+        known = self._weights | self._copies.keys() | self._scores.keys()
+        return sum(storage.nbytes() for key, storage in self._kept.items() if key not in known)
+
+    @property
+    def scores(self) -> int:
+        return sum(storage.nbytes() for key, storage in self._kept.items() if key in self._scores)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, what is kept for backward is seen."""
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            self._kept[_storage(tensor)] = tensor.untyped_storage()  # held, so that no other gets its address
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten.bincount.default:  # its shape depends on values, unless they are below minlength
+            return args[0].new_zeros(args[2])
+        result = function(*args, **kwargs)
+        if function is torch.ops.aten._softmax.default:
+            self._scores[_storage(result)] = result.untyped_storage()
+        if function is torch.ops.aten._to_copy.default:
+            for known, copies in ((self._weights, self._copies), (self._scores, self._scores)):
+                if _storage(args[0]) in known:
+                    copies[_storage(result)] = result.untyped_storage()
+        return result
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

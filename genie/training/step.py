@@ -1,0 +1,99 @@
+"""One step of training: forward, backward, clipped gradient, update."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from genie.core.params import TrainingParams
+from genie.distributed.fsdp import whole
+from genie.training.muon import Muon
+
+
+class TrainingStep:
+    """Calls move a model's parameters by one batch each.
+
+    Args:
+        model: on its device, or sharded.
+        params: learning rate, weight decay and so on.
+        accelerator: device, precision, processes.
+
+    Attributes:
+        optimizers: by name.
+        schedulers: of their learning rates, by the same names.
+    """
+
+    def __init__(self, model: nn.Module, params: TrainingParams, accelerator: Accelerator):
+        self._accelerator, self._grad_clip = accelerator, params.grad_clip
+        self.optimizers = make_optimizers(model, params, accelerator.mixed_precision)
+        self.schedulers = {
+            name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, params))
+            for name, optimizer in self.optimizers.items()
+        }
+        is_sharded = accelerator.torch_device_mesh is not None
+        self._wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)  # spares it DDP, and nothing else
+        self._updates = [accelerator.prepare_optimizer(optimizer) for optimizer in self.optimizers.values()]
+        self._wrapped.train()
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.schedulers["muon"].get_last_lr()[0]
+
+    def __call__(
+        self,
+        batch: torch.Tensor | dict[str, torch.Tensor],
+        timed: Callable[[str], AbstractContextManager] = nullcontext,
+    ) -> dict[str, torch.Tensor]:
+        """Trains on a batch that is on the model's device.
+
+        Args:
+            batch: what the model's `forward` takes.
+            timed: entered around `forward`, `backward` and `optimizer`, named so.
+
+        Returns:
+            `loss`, `grad_norm` before clipping, and the model's metrics: scalar tensors.
+        """
+        with timed("forward"):
+            loss, metrics = self._wrapped(batch)
+        with timed("backward"):
+            self._accelerator.backward(loss)
+        with timed("optimizer"):
+            grad_norm = whole(self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._grad_clip))
+            for optimizer, scheduler in zip(self._updates, self.schedulers.values(), strict=True):
+                optimizer.step()
+                scheduler.step()
+            self._wrapped.zero_grad()
+        return {"loss": loss.detach(), "grad_norm": grad_norm, **metrics}
+
+
+def make_optimizers(
+    model: nn.Module, params: TrainingParams, mixed_precision: str = "no"
+) -> dict[str, torch.optim.Optimizer]:
+    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains.
+
+    Args:
+        model: whose parameters they move.
+        params: learning rate and weight decay.
+        mixed_precision: the accelerator's; `bf16` says that bfloat16 is fast here.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    weights = [layer.weight for layer in layers]
+    known = {id(weight) for weight in weights}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
+    return {
+        "muon": Muon(weights, lr=params.lr, weight_decay=params.weight_decay, dtype=dtype),
+        "adamw": torch.optim.AdamW(others, lr=params.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    }
+
+
+def lr_factor(step: int, params: TrainingParams) -> float:
+    """Share of the peak learning rate for the step after `step` others: linear warm-up, then half a cosine to 0."""
+    if step < params.warmup_steps:
+        return (step + 1) / params.warmup_steps
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,246 @@
+"""The world as a Gymnasium environment, alone and as a batch.
+
+    gymnasium.make("genie.world.gym_env:MiniGenie-v0")
+    gymnasium.make_vec("genie.world.gym_env:MiniGenie-v0", num_envs=8)
+
+Actions are latent ones. Nothing in a dream is rewarded, and none ends of itself: episodes are truncated.
+
+Axes: `B` environments, `T` prompt frames, `H W C` pixels, `A` latent actions.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.error import ClosedEnvironmentError
+from gymnasium.spaces import Box, Discrete
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from genie.core.frames import FRAME_SHAPE
+from genie.world.half_blocks import half_blocks
+from genie.world.prompts import Prompt
+from genie.world.world_model import WorldModel
+
+MAX_EPISODE_STEPS = 250  # CoinRun's own 1000, of which a frame holds four
+RENDER_FPS = 15
+
+
+class EnvError(ValueError):
+    """An episode cannot begin; the message names the cause and the fix."""
+
+
+class GenieEnv(gymnasium.Env):
+    """One dream.
+
+    `reset(options={"prompt": frames_THWC})` starts from those uint8 frames; without, from a prompt of the world's own,
+    drawn by the seed. The seed also decides what is drawn on the way.
+
+    `render_mode="human"` draws in the terminal, a character two pixels: that needs neither a window nor a package
+    for one, and works over SSH.
+
+    Args:
+        world: the world, its folder, its name on the hub, or None for the one that is shipped.
+        render_mode: `rgb_array`, `human` or None.
+        device: where to put a world that is loaded.
+
+    Raises:
+        PretrainedError: there is no such world.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": RENDER_FPS}  # noqa: RUF012 - Gymnasium's
+
+    def __init__(
+        self,
+        world: WorldModel | str | Path | None = None,
+        render_mode: str | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.world = _own_world(world, device)
+        self.render_mode = render_mode
+        self.action_space = Discrete(self.world.num_actions)
+        self.observation_space = Box(0, 255, FRAME_SHAPE, np.uint8)
+        self._frame_HWC: np.ndarray | None = None
+        self._drawn_at: float | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Begins a dream; `info` tells what from, and what each action is called.
+
+        Raises:
+            EnvError: no prompt is given, and the world has none of its own.
+            WorldError: the prompt given is none.
+        """
+        super().reset(seed=seed)
+        prompt, noise_seed = _draw_start(self.world, self.np_random, options)
+        self._frame_HWC = self.world.reset(prompt.frames_THWC, actions=prompt.actions, seed=noise_seed)
+        self._draw()
+        return self._frame_HWC, {"prompt": prompt.source, "actions": _action_names(self.world)}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Presses a latent action; `info` tells what it is called."""
+        self._frame_HWC = self.world.step(action)
+        self._draw()
+        return self._frame_HWC, 0.0, False, False, {"action": _action_names(self.world)[action]}
+
+    def render(self) -> np.ndarray | None:
+        """The frame, where `render_mode` asks for it; `human` has then drawn it already."""
+        return self._frame_HWC.copy() if self.render_mode == "rgb_array" else None
+
+    def _draw(self) -> None:
+        if self.render_mode != "human":
+            return
+        over_the_last = "" if self._drawn_at is None else f"\x1b[{FRAME_SHAPE[0] // 2}A\r"
+        if self._drawn_at is not None:
+            time.sleep(max(0.0, self._drawn_at + 1 / RENDER_FPS - time.monotonic()))
+        print(over_the_last + half_blocks(self._frame_HWC), flush=True)
+        self._drawn_at = time.monotonic()
+
+
+class GenieVectorEnv(VectorEnv):
+    """Many dreams at once, dreamed as one batch.
+
+    Environment `i` starts as a `GenieEnv` seeded with `seed + i` does. With one MaskGIT step at temperature 0 it also
+    shows the same frames, but for rounding; otherwise there are lots to draw, and they are drawn for the whole batch.
+    All environments are truncated together, and begin anew in the step after (`AutoresetMode.NEXT_STEP`), which heeds
+    no action. A prompt in `options` is one for all, `(T, H, W, C)`, or one for each, `(B, T, H, W, C)`; episodes that
+    begin by themselves begin from it too, until `reset` is called again.
+
+    Args:
+        num_envs: B.
+        world, device: as of `GenieEnv`.
+        render_mode: `rgb_array` or None.
+        max_episode_steps: after which an episode is truncated; None never does.
+
+    Raises:
+        PretrainedError: there is no such world.
+    """
+
+    metadata = {  # noqa: RUF012 - Gymnasium's
+        "render_modes": ["rgb_array"],
+        "render_fps": RENDER_FPS,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: WorldModel | str | Path | None = None,
+        render_mode: str | None = None,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+    ):
+        self.num_envs = num_envs
+        self.world = _own_world(world, device)
+        self.render_mode = render_mode
+        self.single_action_space = Discrete(self.world.num_actions)
+        self.single_observation_space = Box(0, 255, FRAME_SHAPE, np.uint8)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._max_episode_steps = max_episode_steps
+        self._num_steps = 0
+        self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._options: dict | None = None
+        self._frames_BHWC: np.ndarray | None = None
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
+        """Begins all dreams; `infos` tells what each starts from.
+
+        Args:
+            seed: of the first, the others' following it, or one for each; where it is None, a generator goes on.
+            options: may hold a prompt.
+
+        Raises:
+            EnvError: as of `GenieEnv`, or seeds are of another number.
+            WorldError: as of `GenieEnv`.
+        """
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + index for index in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise EnvError(f"{len(seeds)} seeds for {self.num_envs} environments: give one, or one for each")
+        super().reset(seed=seeds[0])
+        for index, of_one in enumerate(seeds):
+            if of_one is not None:
+                self._generators[index] = seeding.np_random(of_one)[0]
+        self._options = options
+        return self._begin()
+
+    def _begin(self) -> tuple[np.ndarray, dict]:
+        self._check_open()
+        starts = [
+            _draw_start(self.world, generator, self._options, index) for index, generator in enumerate(self._generators)
+        ]
+        prompts, noise_seeds = zip(*starts, strict=True)
+        frames_BTHWC = np.stack([prompt.frames_THWC for prompt in prompts])
+        known = all(prompt.actions is not None for prompt in prompts)
+        actions_BS = np.stack([prompt.actions for prompt in prompts]) if known else None
+        self._frames_BHWC = self.world.reset(frames_BTHWC, actions=actions_BS, seed=noise_seeds[0])
+        self._num_steps = 0
+        return self._frames_BHWC, self._infos("prompt", [prompt.source for prompt in prompts])
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Presses `(B,)` latent actions; `infos` tells what each is called.
+
+        Raises:
+            ClosedEnvironmentError: after `close`.
+        """
+        self._check_open()
+        nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        if self._num_steps == self._max_episode_steps:
+            frames_BHWC, infos = self._begin()
+            return frames_BHWC, nothing, never, never.copy(), infos
+        self._frames_BHWC = self.world.step(np.asarray(actions))
+        self._num_steps += 1
+        truncated = np.full(self.num_envs, self._num_steps == self._max_episode_steps)
+        names = _action_names(self.world)
+        return self._frames_BHWC, nothing, never, truncated, self._infos("action", [names[a] for a in actions])
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The frames, where `render_mode` asks for them."""
+        return tuple(self._frames_BHWC.copy()) if self.render_mode == "rgb_array" else None
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("these environments were closed; make others")
+
+    def _infos(self, key: str, values: list[str]) -> dict:
+        return {key: np.array(values, object), f"_{key}": np.ones(self.num_envs, bool)}
+
+
+def _own_world(world: WorldModel | str | Path | None, device: torch.device | str) -> WorldModel:
+    """A world that nobody else plays."""
+    return world.fork() if isinstance(world, WorldModel) else WorldModel.from_pretrained(world, device)
+
+
+def _draw_start(
+    world: WorldModel, generator: np.random.Generator, options: dict | None, index: int = 0
+) -> tuple[Prompt, int]:
+    """What a dream starts from, and the seed of its noise; `index` tells which of many prompts given is meant."""
+    given = (options or {}).get("prompt")
+    if given is not None:
+        given = np.asarray(given)
+        prompt = Prompt(given[index] if given.ndim == 5 else given, None, "given")
+    elif world.prompts:
+        prompt = world.prompts[generator.integers(len(world.prompts))]
+    else:
+        raise EnvError('this world has no prompts of its own: give one, reset(options={"prompt": frames_THWC})')
+    return prompt, int(generator.integers(2**31))
+
+
+def _action_names(world: WorldModel) -> tuple[str, ...]:
+    return tuple(button.action.replace("_", " ") for button in world.buttons)
+
+
+gymnasium.register(
+    "MiniGenie-v0",
+    entry_point="genie.world.gym_env:GenieEnv",
+    vector_entry_point="genie.world.gym_env:GenieVectorEnv",
+    max_episode_steps=MAX_EPISODE_STEPS,
+)

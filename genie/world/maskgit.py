@@ -1,0 +1,90 @@
+"""MaskGIT sampling: all of a frame's tokens from a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
+
+Axes: `B` batch, `N` tokens a frame, `K` codes, `R` rows of `B N` at once.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from genie.models.chunks import chunks
+from genie.models.dynamics import Dynamics
+from genie.models.memory import Memory
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a frame's tokens are drawn.
+
+    Attributes:
+        maskgit_steps: parallel steps a frame, at least 1.
+        temperature: of the tokens' distribution, at least 0; 0 takes the most likely.
+
+    Raises:
+        ValueError: they are none of these.
+    """
+
+    maskgit_steps: int
+    temperature: float
+
+    def __post_init__(self):
+        if not isinstance(self.maskgit_steps, int) or self.maskgit_steps < 1:
+            raise ValueError(f"maskgit_steps {self.maskgit_steps!r} is no whole number from 1 on")
+        if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature!r} is no number from 0 on")
+
+
+def num_masked_after(num_tokens: int, num_steps: int) -> list[int]:
+    """How many tokens stay masked after each step: the cosine schedule (MaskGIT, section 3.3); the last is 0."""
+    return [int(num_tokens * math.cos(math.pi / 2 * (step + 1) / num_steps) + 1e-6) for step in range(num_steps)]
+
+
+@torch.no_grad()
+def sample_frame(
+    dynamics: Dynamics,
+    memory: Memory,
+    action_B: torch.Tensor,
+    num_steps: int,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> Memory:
+    """Draws the frame after those in memory, its tokens from all masked to none.
+
+    Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
+    rows share the order, so that at temperature 0 rows differ by their past and their action alone.
+
+    Args:
+        dynamics: the model, in eval mode.
+        memory: what it knows of the past.
+        action_B: latent action that leads to the frame.
+        num_steps: MaskGIT steps.
+        temperature: of the tokens' distribution; 0 takes the most likely.
+        generator: source of randomness.
+
+    Returns:
+        The memory that holds this frame too; `last_BN` are its tokens, int64 in [0, K).
+    """
+    device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
+    tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
+    rank_N = torch.randperm(dynamics.num_tokens, generator=generator, device=device)
+    memory = dynamics.expect(memory, action_B)
+    for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
+        logits_BNK, memory = dynamics.predict(tokens_BN, memory)
+        drawn_BN = _draw(logits_BNK, temperature, generator)
+        reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_N >= num_masked)
+        tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
+    return dynamics.append(tokens_BN, memory)
+
+
+def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
+    if temperature == 0:
+        return logits_BNK.argmax(-1)
+    # One number a token, looked up among the summed probabilities: an exact draw, without noise for each of the codes
+    # nor a round trip to the host.
+    uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
+    drawn, num_codes = [], logits_BNK.shape[-1]
+    for logits_RK, uniform_R1 in chunks(logits_BNK.flatten(0, 1), uniform_BN1.flatten(0, 1), width=num_codes):
+        summed_RK = (logits_RK / temperature).softmax(-1).cumsum(-1)
+        drawn.append(torch.searchsorted(summed_RK, uniform_R1 * summed_RK[:, -1:], right=True))
+    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if rounding makes a product the sum

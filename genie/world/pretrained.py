@@ -1,0 +1,214 @@
+"""A world as one flat folder, laid out as Hugging Face's hub keeps models: to be shipped, shared and loaded whole.
+
+    model.safetensors   weights of tokenizer, dynamics and steering, in half precision
+    config.json         their shapes, the sampling, the buttons, and what it was made from
+    README.md           the model card
+    prompts.npz         what a dream may start from, where that is known
+
+Nothing in it is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from huggingface_hub import snapshot_download
+
+from genie.models.checkpoint import CONFIG, DAMAGE, WEIGHTS, fingerprint
+from genie.models.config import hashable
+from genie.models.dynamics import Dynamics
+from genie.models.steering import Steering
+from genie.models.tokenizer import Tokenizer
+from genie.world.controls import Button, buttons_from_json, buttons_to_json
+from genie.world.maskgit import Sampling
+
+CARD, PROMPTS = "README.md", "prompts.npz"
+SHIPPED = Path(__file__).parent / "shipped" / "coinrun"
+# Not bfloat16, whose range no weight needs: eight times as coarse, it moves frames that float16 leaves alone.
+HALF = torch.float16
+
+CARD_TEMPLATE = """---
+{{ card_data }}
+---
+
+# A world to play
+
+CoinRun, dreamed: press one of {{ world.num_actions }} buttons, and a model draws what comes next.
+It was learned from video alone by mini-genie, an implementation of [Genie]({{ paper_url }}) at the size of two cores.
+Nobody told it what its buttons do. What they came to do was counted afterwards, on levels that it was not trained on:
+
+| button | stands for | probability |
+| ---: | --- | ---: |
+{% for button in world.buttons -%}
+| {{ loop.index0 }} | {{ button.action.replace("_", " ") }} | {{ "%.2f" | format(button.confidence) }} |
+{% endfor %}
+Which of them an arrow presses, in which state, was learnt afterwards too, from recorded play.
+
+## Play
+
+```python
+from genie.world import WorldModel
+
+world = WorldModel.from_pretrained("this folder, or its name on the hub")
+frame_HWC = world.reset(frames_THWC)  # uint8, 64x64, RGB; `world.prompts` holds some
+frame_HWC = world.step(3)  # a button
+frame_HWC = world.step(world.steer(2))  # "right"; 0 to 5: stay, left, right, jump, jump left, jump right
+```
+
+or in a browser: `genie play --world FOLDER`.
+
+## Made
+
+{% if made -%}
+{{ made }}
+{% endif -%}
+Checkpoints: tokenizer `{{ tokenizer }}`, dynamics `{{ dynamics }}`.
+The weights are kept in half precision and computed with in single.
+{%- if halving_cost is defined %}
+That visibly changes {{ "%.3f" | format(100 * halving_cost) }}% of the pixels of a first frame dreamed at temperature 0.
+{%- endif %}
+
+The dynamics sees {{ world.context_frames }} frames of the past: what leaves the view is forgotten.
+{%- if metrics %}
+
+## Measured
+
+On held-out levels, in full precision. PSNR is in dB; docs/results.md of mini-genie explains each baseline.
+
+{{ metrics }}
+{%- endif %}
+"""
+
+
+class PretrainedError(ValueError):
+    """There is no such world, or a damaged one; the message names the cause and the fix."""
+
+
+def find_world(world: str | Path | None = None, **download) -> Path:
+    """The folder of a world.
+
+    Args:
+        world: its folder, or its name on the hub (`owner/name`), from where it is downloaded; None is the shipped one.
+        download: further options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, ...
+
+    Raises:
+        PretrainedError: there is none.
+    """
+    if world is None:
+        if not SHIPPED.is_dir():
+            raise PretrainedError(
+                f"no world is shipped with this copy ({SHIPPED} is missing); make one: "
+                "`make repro`, then `genie export`, and name its folder"
+            )
+        return SHIPPED
+    if Path(world).is_dir():
+        return Path(world)
+    if isinstance(world, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", world):
+        raise PretrainedError(f"{world}: no such folder; `genie export --out {world}` writes one")
+    try:
+        # The four files and nothing else, whatever lies there.
+        return Path(snapshot_download(world, allow_patterns=[CONFIG, WEIGHTS, CARD, PROMPTS], **download))
+    except (OSError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise PretrainedError(f"{world}: neither a folder here nor a world on the hub ({cause})") from None
+
+
+def write_world(
+    folder: Path,
+    tokenizer: Tokenizer,
+    dynamics: Dynamics,
+    steering: Steering,
+    sampling: Sampling,
+    buttons: Sequence[Button],
+) -> None:
+    """Writes weights and config into an existing folder."""
+    models = (tokenizer, dynamics, steering)
+    state = {
+        f"{model.kind}.{name}": tensor.detach().to("cpu", HALF).contiguous()
+        for model in models
+        for name, tensor in model.state_dict().items()
+    }
+    weights = safetensors.torch.save(state, metadata={"format": "pt"})
+    content = {
+        "weights": _digest(weights),
+        **{model.kind: {"made_from": made_from(model), "config": asdict(model.config)} for model in models},
+        "sampling": asdict(sampling),
+        "buttons": buttons_to_json(buttons),
+    }
+    # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_world(
+    folder: Path, device: torch.device | str = "cpu"
+) -> tuple[Tokenizer, Dynamics, Steering, Sampling, tuple[Button, ...]]:
+    """What `write_world` wrote: the models in eval mode and single precision.
+
+    Raises:
+        PretrainedError: it is missing, damaged or of another version.
+    """
+    again = "write it anew with `genie export`, or download it again"
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise PretrainedError(f"{folder}: no world here ({name} is missing); {again}")
+    try:
+        content = json.loads((folder / CONFIG).read_bytes())
+        weights = (folder / WEIGHTS).read_bytes()
+        if content["weights"] != _digest(weights):
+            raise PretrainedError(f"{folder}: {WEIGHTS} is damaged, or not the one that {CONFIG} tells of; {again}")
+        state, models = safetensors.torch.load(weights), []
+        for model_class in (Tokenizer, Dynamics, Steering):
+            told, prefix = content[model_class.kind], f"{model_class.kind}."
+            model = model_class(model_class.config_class(**hashable(told["config"])))
+            model.load_state_dict(
+                {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+            )
+            model.fingerprint = told["made_from"]
+            models.append(model.to(device).eval())
+        sampling = Sampling(**content["sampling"])
+        buttons = buttons_from_json(content["buttons"])
+        assert len(buttons) == models[1].config.num_actions, "a button a latent action"
+        assert len(buttons) == models[2].config.num_actions, "arrows of other latent actions"
+    except PretrainedError:
+        raise
+    except (*DAMAGE, ValueError, AssertionError) as error:
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PretrainedError(f"{folder}: damaged or of another version ({cause}); {again}") from None
+    return *models, sampling, buttons
+
+
+def made_from(model: Tokenizer | Dynamics | Steering) -> str:
+    """The fingerprint of the checkpoint that a model was before its weights were halved."""
+    return getattr(model, "fingerprint", None) or fingerprint(model)
+
+
+@contextmanager
+def replacing_files(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder; moves what is in it to `folder` at the end, or removes it after a fault.
+
+    Other files of `folder` stay: it may be anyone's.
+    """
+    folder = Path(folder).resolve()
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        folder.mkdir(exist_ok=True)
+        for file in partial.iterdir():
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _digest(weights: bytes) -> str:
+    return hashlib.sha256(weights).hexdigest()[:16]

@@ -1,0 +1,69 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from genie.core.actions import NO_ACTION, effective_action
+from genie.core.frames import FRAME_SHAPE
+from genie.data.true_actions import true_actions_of
+from genie.models.pixel_lam import build_pixel_lam
+from genie.models.surprise_lam import build_surprise_lam
+from genie.pipeline.infer_actions import latent_actions_of
+from genie.training.costs import A_SPRITE
+
+
+@pytest.fixture(params=["surprise", "pixels"])
+def lam(request, tiny_params, coinrun, scrambled):
+    params = tiny_params.lam.model_copy(update={"kind": request.param}).of_kind()
+    if request.param == "surprise":
+        return scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
+    lam = scrambled(build_pixel_lam(params)).train()
+    frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
+    for _ in range(5):  # the codebook finds the encoder's outputs
+        lam(frames)
+    return lam.eval()
+
+
+class FewEpisodes:
+    """The first frames of a store, cut into short episodes: of one frame, of fewer than a history, of more."""
+
+    lengths = (1, 2, 3, 5, 60)
+
+    def __init__(self, store):
+        self.read = store.read
+        starts = np.cumsum([0, *self.lengths])
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+
+    def episode_slices(self):
+        return self.slices
+
+
+def test_each_transition_gets_the_action_it_gets_alone(lam, coinrun):
+    episodes = FewEpisodes(coinrun["val"])
+    labelled = list(latent_actions_of(lam, episodes, "label"))
+    assert [len(actions) for actions in labelled] == list(episodes.lengths)
+    for episode, actions in zip(episodes.slices, labelled, strict=True):
+        assert actions.dtype == np.uint8
+        assert actions[-1] == NO_ACTION
+        for t, action in enumerate(actions[:-1]):
+            first = max(0, t + 1 - lam.history)
+            alone = torch.from_numpy(episodes.read(episode.start + first, episode.start + t + 2))
+            assert lam.infer_actions(alone.unsqueeze(0))[0, -1] == action
+    assert len(np.unique(np.concatenate(labelled))) > 3, "of constant actions this would tell nothing"
+
+
+def test_a_split_is_labelled_whole(lam, coinrun):
+    store = coinrun["test"]
+    actions = np.concatenate(list(latent_actions_of(lam, store, "label")))
+    assert len(actions) == store.num_frames
+    np.testing.assert_array_equal(actions == NO_ACTION, store.actions() == NO_ACTION)
+    assert actions[actions != NO_ACTION].max() < lam.num_actions
+
+
+def test_true_actions_stand_where_latent_ones_would(coinrun):
+    store = coinrun["test"]
+    actions, labels = store.actions(), true_actions_of(store)
+    assert labels.dtype == np.uint8
+    for action, label in zip(actions, labels, strict=True):
+        assert label == (NO_ACTION if action == NO_ACTION else effective_action(action))

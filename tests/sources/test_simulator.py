@@ -1,0 +1,106 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from genie.core.actions import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, NUM_ACTIONS, effective_action
+from genie.sources.simulator import Simulator
+
+
+def simulator(**changes):
+    options = {
+        "env_name": "coinrun",
+        "distribution_mode": "hard",
+        "backgrounds": True,
+        "num_envs": 4,
+        "start_level": 7,
+        "num_levels": 3,
+        "action_repeat": 3,
+        "seed": 5,
+        "num_threads": 1,
+    }
+    return Simulator(**{**options, **changes})
+
+
+def effect_by_buttons(action):
+    if action >= 9:
+        return "stay"
+    dx, up = action // 3 - 1, action % 3 == 2
+    side = {-1: "left", 0: "", 1: "right"}[dx]
+    return {(True, True): f"jump_{side}", (True, False): "jump", (False, True): side, (False, False): "stay"}[
+        up, bool(side)
+    ]
+
+
+def test_effective_actions_agree_with_the_buttons():
+    effects = [EFFECTIVE_ACTIONS[i] for i in effective_action(np.arange(NUM_ACTIONS))]
+    assert effects == [effect_by_buttons(action) for action in range(NUM_ACTIONS)]
+
+
+def test_each_effect_has_the_action_named_for_it():
+    assert tuple(ACTION_OF_EFFECT) == EFFECTIVE_ACTIONS
+    assert effective_action(np.array(list(ACTION_OF_EFFECT.values()))).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("action", range(NUM_ACTIONS))
+def test_the_game_cannot_tell_an_action_from_its_effective_one(action):
+    twin = list(ACTION_OF_EFFECT.values())[effective_action(np.array(action))]
+    pictures = []
+    for held in (action, twin):
+        played = simulator()
+        played.observe()
+        for _ in range(5):
+            played.act(np.full(4, held))
+            frames, _ = played.observe()
+        pictures.append(frames.copy())
+        played.close()
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_action_repeat_holds_the_action():
+    slow, fast = simulator(action_repeat=3), simulator(action_repeat=1)
+    for played in (slow, fast):
+        played.observe()
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        actions = rng.integers(0, NUM_ACTIONS, 4)
+        slow.act(actions)
+        frames, is_new = slow.observe()
+        expected_new = np.zeros(4, bool)
+        for _ in range(3):
+            fast.act(actions)
+            expected, first = fast.observe()
+            expected_new |= first
+        np.testing.assert_array_equal(frames, expected)
+        np.testing.assert_array_equal(is_new, expected_new)
+
+
+def test_levels_stay_in_range():
+    played = simulator(num_envs=32)
+    _, is_new = played.observe()
+    assert is_new.all()
+    assert set(played.level_seeds().tolist()) <= {7, 8, 9}
+
+
+def test_a_restored_state_leads_to_the_same_frames():
+    played, rng = simulator(), np.random.default_rng(0)
+    played.observe()
+    state, actions = played.save(), rng.integers(0, NUM_ACTIONS, (2, 20, 4))
+
+    def play(actions_TB):
+        for action_B in actions_TB:
+            played.act(action_B)
+            played.observe()
+        return played.observe()[0].copy()
+
+    first, other = play(actions[0]), play(actions[1])
+    assert not np.array_equal(first, other)
+    played.restore(state)
+    np.testing.assert_array_equal(play(actions[0]), first)
+
+
+def test_import_is_silent():
+    command = [sys.executable, "-c", "import genie.sources.simulator"]
+    result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=True)
+    assert result.stderr == ""
