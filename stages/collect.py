@@ -22,4 +22,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("collect", main, in_processes=True)
+    run_stage("collect", main, in_processes=True, on_device=False)

@@ -57,4 +57,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_lam", main, in_processes=True)
+    run_stage("train_lam", main, in_processes=True, trains="lam")

@@ -39,4 +39,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_probe", main, in_processes=True)
+    run_stage("train_probe", main, in_processes=True, trains="probe")

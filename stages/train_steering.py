@@ -51,4 +51,4 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_steering", main, in_processes=True)
+    run_stage("train_steering", main, in_processes=True, trains="steering")

@@ -11,16 +11,21 @@ from torch import distributed, nn
 from genie.distributed.processes import num_processes, rank
 
 
+def num_ranks() -> int:
+    """Processes that share each batch: all of the stage's, once they have formed a group."""
+    return num_processes() if distributed.is_initialized() else 1
+
+
 def my_share(whole: torch.Tensor) -> torch.Tensor:
     """Of what was drawn for the batch of all ranks, as many rows in a row as each of them holds: this rank's."""
-    if num_processes() == 1:
+    if num_ranks() == 1:
         return whole
-    return whole.chunk(num_processes())[rank()]
+    return whole.chunk(num_ranks())[rank()]
 
 
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
     """Adds up, in place, what each rank holds."""
-    if num_processes() > 1:
+    if num_ranks() > 1:
         for tensor in tensors:
             distributed.all_reduce(tensor)
 
@@ -29,12 +34,12 @@ def share_of_ranks(count: torch.Tensor) -> torch.Tensor:
     """A count beside the mean of all ranks' counts: the weight of a mean over so many among the ranks' means."""
     total = count.clone()
     sum_over_ranks(total)
-    return count * num_processes() / total
+    return count * num_ranks() / total
 
 
 def rows_of_all_ranks(rows_MD: torch.Tensor, indices_K: torch.Tensor) -> torch.Tensor:
     """Rows `(K, D)` by their indices in the batch of all ranks, each of which holds `M` of them."""
-    if num_processes() == 1:
+    if num_ranks() == 1:
         return rows_MD[indices_K]
     owner_K, own_index_K = indices_K // len(rows_MD), indices_K % len(rows_MD)
     is_mine_K1 = (owner_K == rank()).unsqueeze(1)
@@ -48,12 +53,12 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x_MD: torch.Tensor) -> torch.Tensor:
         """Normalises `(M, D)`."""
-        if not self.training or num_processes() == 1:
+        if not self.training or num_ranks() == 1:
             return super().forward(x_MD)
         mean_D = _mean_over_ranks(x_MD.float().mean(0))
         variance_D = _mean_over_ranks((x_MD.float() - mean_D).square().mean(0))
         with torch.no_grad():
-            num_rows = len(x_MD) * num_processes()
+            num_rows = len(x_MD) * num_ranks()
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean_D, self.momentum)
             self.running_var.lerp_(variance_D * (num_rows / (num_rows - 1)), self.momentum)
@@ -77,4 +82,4 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def _mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    return _SumOverRanks.apply(tensor) / num_processes()
+    return _SumOverRanks.apply(tensor) / num_ranks()

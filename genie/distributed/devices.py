@@ -1,18 +1,24 @@
 """What there is to compute with: device, precision, compiler, and the memory of freed tensors."""
 
 import ctypes
+import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from genie.distributed.processes import rank
+from genie.distributed.processes import num_threads, rank
 
 if TYPE_CHECKING:
     from genie.core.params import RuntimeParams
 
 # What glibc's `mallopt` is told, by its numbers of <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class RuntimeUnavailableError(ValueError):
@@ -59,6 +65,30 @@ def resolve_compiler(runtime: "RuntimeParams", device: torch.device) -> str:
             print(f"runtime.compile: no compiler works here ({cause}); training uncompiled", file=sys.stderr)
         return "no"
     return "inductor"
+
+
+def describe_device(runtime: "RuntimeParams") -> str:
+    """Device, precision and threads in a few words, and why a card that is there is not used.
+
+    Raises:
+        RuntimeUnavailableError: the device asked for is not there.
+    """
+    device = resolve_device(runtime)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    text = f"{name}, {resolve_precision(runtime, device)}, {num_threads(runtime)} threads"
+    if runtime.device == "auto" and device.type != "cuda" and _has_nvidia_card():
+        if torch.version.cuda is None:
+            cause = "this torch is a CPU build"
+        elif "CUDA_VISIBLE_DEVICES" in os.environ:
+            cause = "CUDA_VISIBLE_DEVICES hides it"
+        else:
+            cause = f"its driver may be older than CUDA {torch.version.cuda} needs"
+        text += f" (there is an NVIDIA card, which torch cannot use: {cause})"
+    return text
+
+
+def _has_nvidia_card() -> bool:
+    return NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None
 
 
 def keep_freed_memory() -> None:

@@ -1,43 +1,58 @@
-"""The processes that share a stage's work: which of them this is, what is its share, and waiting for the others.
+"""The processes that share a stage's work: rank, number of processes, threads of each, and a barrier.
 
-They know each other by torchrun's variables. Nothing here takes torch, which takes seconds, where one works alone.
+They are known by torchrun's environment variables. torch, which takes seconds to import, is imported only for the
+barrier of several processes.
 """
 
+import math
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from genie.core.containers import cores_allowed
 
 if TYPE_CHECKING:
     from genie.core.params import RuntimeParams
 
 
-PATIENCE = timedelta(days=30)  # for the slowest: whoever loses the others is ended by what started them all
+PATIENCE = timedelta(days=30)  # no timeout of its own: the launcher ends orphans
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """Rank of this process, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def num_processes() -> int:
-    """How many share the stage."""
+    """Number of processes that share the stage."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def num_local_processes() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def num_threads(runtime: "RuntimeParams") -> int:
-    """CPU threads to use: those asked for, or one a core this process may run on; its share of them as one of several
-    processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (runtime.threads or cores) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    """CPU threads to use: `runtime.threads`, or one per core that this process may use; divided by the number of
+    processes on this machine."""
+    return max(1, (runtime.threads or num_cores()) // num_local_processes())
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use: its affinity, and the quota of its container, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cores_allowed()
+    return cores if math.isinf(quota) else max(1, min(cores, math.ceil(quota)))
 
 
 def wait_for_all() -> None:
-    """Returns once all processes have come here."""
+    """Barrier: returns once all processes have called it."""
     if num_processes() == 1:
         return
     from torch import distributed
 
     if not distributed.is_initialized():
         distributed.init_process_group("gloo", timeout=PATIENCE)
-    # A group of its own: that of an accelerator loses its patience in minutes.
+    # A group of its own: an accelerator's times out within minutes.
     distributed.barrier(distributed.new_group(backend="gloo", timeout=PATIENCE))

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from genie.distributed.collectives import my_share, share_of_ranks
-from genie.distributed.processes import num_processes
+from genie.distributed.collectives import my_share, num_ranks, share_of_ranks
 from genie.models.config import config_from
 from genie.models.memory import Memory
 from genie.models.motion_compensation import MotionCompensation
@@ -337,14 +336,14 @@ class Dynamics(nn.Module):
         if not self.training:
             return tokens_BSN
         noisy_BSN = _uniform(tokens_BSN) < self.config.context_noise
-        shape = (num_processes() * len(tokens_BSN), *tokens_BSN.shape[1:])
+        shape = (num_ranks() * len(tokens_BSN), *tokens_BSN.shape[1:])
         tokens = torch.randint(self.config.num_codes, shape, device=tokens_BSN.device)
         return torch.where(noisy_BSN, my_share(tokens), tokens_BSN)
 
 
 def _uniform(like: torch.Tensor) -> torch.Tensor:
     """Drawn from [0, 1), of the shape and on the device of another tensor whose first axis is this rank's batch."""
-    return my_share(torch.rand(num_processes() * len(like), *like.shape[1:], device=like.device))
+    return my_share(torch.rand(num_ranks() * len(like), *like.shape[1:], device=like.device))
 
 
 def side_by_side(x_BT: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from genie.distributed.collectives import rows_of_all_ranks, sum_over_ranks
-from genie.distributed.processes import num_processes
+from genie.distributed.collectives import num_ranks, rows_of_all_ranks, sum_over_ranks
 from genie.models.chunks import chunks
 
 GROUPS = 32  # of codes, at most
@@ -108,7 +107,7 @@ class VectorQuantizer(nn.Module):
         count_K = torch.bincount(codes_M, minlength=self.num_codes)
         sum_KD = torch.zeros_like(self.running_sum).index_add_(0, codes_M, z_MD)
         sum_over_ranks(count_K, sum_KD)
-        num_vectors = len(z_MD) * num_processes()
+        num_vectors = len(z_MD) * num_ranks()
         # Before the first update the running means know nothing: every code counts as dead and is drawn.
         self.running_count.lerp_(count_K / num_vectors, 1 - self.ema_decay)
         self.running_sum.lerp_(sum_KD / num_vectors, 1 - self.ema_decay)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from genie.distributed.collectives import my_share
-from genie.distributed.processes import num_processes
+from genie.distributed.collectives import my_share, num_ranks
 from genie.models.registration import displacements, past_displacements
 
 REMEMBERED = 4  # past displacements
@@ -97,7 +96,7 @@ def as_seen(coarse_MHW: torch.Tensor, past_MRd: torch.Tensor) -> torch.Tensor:
 
 def cut_short(past_MRd: torch.Tensor) -> torch.Tensor:
     """For training: now and then only the latest displacements are known, or none."""
-    drawn = torch.rand(num_processes() * len(past_MRd), 2, device=past_MRd.device)
+    drawn = torch.rand(num_ranks() * len(past_MRd), 2, device=past_MRd.device)
     cut_M, known_M = my_share(drawn).unbind(1)
     known_M = torch.where(cut_M < CUT_SHARE, known_M * REMEMBERED, REMEMBERED).floor()
     ages_R = torch.arange(REMEMBERED, device=past_MRd.device)

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genie.core.frames import FRAME_SHAPE
-from genie.distributed.collectives import my_share
-from genie.distributed.processes import num_processes
+from genie.distributed.collectives import my_share, num_ranks
 from genie.models.recent_motion import (
     REMEMBERED,
     RecentMotion,
@@ -96,7 +95,7 @@ class Steering(nn.Module):
         past_MRd, before_M, actions_M = batch["past_MRd"], batch["before_M"], batch["actions_M"]
         if self.training:
             past_MRd = cut_short(past_MRd)
-            drawn_M = my_share(torch.rand(num_processes() * len(before_M), device=before_M.device))
+            drawn_M = my_share(torch.rand(num_ranks() * len(before_M), device=before_M.device))
             before_M = before_M.masked_fill(drawn_M < FORGOTTEN, self.unknown)
         logits_MA = self.logits(batch["coarse_MHW"], past_MRd, before_M, batch["effects_M"])
         loss = F.cross_entropy(logits_MA, actions_M)

@@ -1,35 +1,57 @@
-"""What every DVC stage shares: the way it starts and ends, and the way it writes its metrics."""
+"""How every DVC stage starts and ends."""
 
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 
 from genie.core.params import Params, load_params
 from genie.core.protocols import NullTracker, Tracker
 from genie.distributed.faults import faults_in_one_line
 from genie.distributed.launch import is_launched, launch
-from genie.distributed.processes import rank
+from genie.distributed.processes import num_threads, rank
 from genie.pipeline.mlflow_runs import open_tracker
 
 
-def run_stage(name: str, main: Callable[[Params, Tracker], None], *, in_processes: bool = False) -> None:
+def run_stage(
+    name: str,
+    main: Callable[[Params, Tracker], None],
+    *,
+    in_processes: bool = False,
+    on_device: bool = True,
+    trains: str | None = None,
+) -> None:
     """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow.
 
     Args:
-        name: the stage's, and of its module in `stages`.
-        main: what it does.
-        in_processes: whether `main` knows how to share its work; it runs in `runtime.processes` of them then, the first
-            of which alone is tracked.
+        name: of the stage, and of its module in `stages`.
+        main: what the stage does.
+        in_processes: whether `main` can share its work; it then runs in `runtime.processes` processes, of which only
+            the first is tracked.
+        on_device: whether it computes with torch.
+        trains: the model that it trains, whose memory and data are checked first.
     """
     with faults_in_one_line(name):
         params = load_params()
-        if name.startswith("train_") and not is_launched():
-            from genie.training.memory_budget import (
-                check_memory,  # here, since torch takes seconds that `genie --help` need not
-            )
-
-            check_memory(name.removeprefix("train_"), params)
         if in_processes and params.runtime.processes > 1 and not is_launched():
             launch(f"stages.{name}", params.runtime)
             return
-        with open_tracker(name, params) if rank() == 0 else nullcontext(NullTracker()) as tracker:
+        if rank() > 0:
+            main(params, NullTracker())
+            return
+        if trains is not None:
+            # Here, since torch takes seconds to import, which `collect` need not wait for.
+            from genie.pipeline.short_lives import warn_of_short_lives
+            from genie.training.memory_budget import check_memory
+
+            check_memory(trains, params)
+            warn_of_short_lives(params)
+        print(f"{name}: {_machine(params, on_device)}", file=sys.stderr)
+        with open_tracker(name, params) as tracker:
             main(params, tracker)
+
+
+def _machine(params: Params, on_device: bool) -> str:
+    if not on_device:
+        return f"{num_threads(params.runtime)} threads"
+    from genie.distributed.devices import describe_device
+
+    return describe_device(params.runtime)

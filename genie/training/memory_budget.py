@@ -10,6 +10,7 @@ from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.data.episodes import HELD_BYTES
 from genie.distributed.devices import resolve_device, resolve_precision
+from genie.distributed.processes import num_local_processes, num_processes
 from genie.training.costs import Model, section_of, si, step_costs
 
 PROCESS_BYTES = 600 * 10**6  # of Python and the libraries, before there is a model
@@ -20,10 +21,11 @@ class MemoryBudgetError(ValueError):
 
 
 def check_memory(model: Model, params: Params) -> None:
-    """Compares what training a model needs with what its device has free.
+    """Compares the memory that training a model needs with the free memory of its device.
 
-    Counted are weights, gradients, optimizer state and what forward keeps for backward, and on a CPU the frames held
-    and the process itself. What is needed for a moment only is not, so a training that is let through may still fail.
+    Counts weights, gradients, optimizer state and the activations kept for backward; on a CPU also the frames held in
+    memory and the process itself, for each process of this machine. Temporary buffers are not counted, so a training
+    that passes may still run out of memory.
 
     Raises:
         MemoryBudgetError: there is too little.
@@ -31,13 +33,16 @@ def check_memory(model: Model, params: Params) -> None:
     device = resolve_device(params.runtime)
     costs = step_costs(model, params, bf16=resolve_precision(params.runtime, device) == "bf16")
     state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
-    needed, batch = state + costs.activation_bytes, costs.activation_bytes
-    if device.type == "cuda" and params.runtime.strategy == "fsdp":
-        needed -= state - state // params.runtime.processes
-    if device.type != "cuda":
+    if params.runtime.strategy == "fsdp":
+        state = -(-state // num_processes())
+    if device.type == "cuda":  # each process has a device of its own, and its share of the batch
+        batch = costs.activation_bytes // num_processes()
+        needed = state + batch
+    else:  # the processes of this machine share its memory
         held = 0 if model in ("motion", "steering", "dynamics") else _held_bytes(params)
-        needed += costs.score_bytes + PROCESS_BYTES + held
-        batch += costs.score_bytes
+        local = num_local_processes()
+        batch = (costs.activation_bytes + costs.score_bytes) * local // num_processes()
+        needed = local * (state + PROCESS_BYTES + held) + batch
     free = free_bytes(device)
     if needed > free:
         section = section_of(model, params)

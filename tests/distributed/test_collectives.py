@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from genie.distributed.collectives import (
     BatchNorm,
     my_share,
+    num_ranks,
     rows_of_all_ranks,
     share_of_ranks,
     sum_over_ranks,
 )
-from genie.distributed.processes import num_processes
 from genie.models.pixel_lam import build_pixel_lam
 from genie.training.step import make_optimizers
 
@@ -56,7 +56,7 @@ def normalise(path: str) -> None:
     norm, mine = BatchNorm(3, affine=False), my_share(rows).clone().requires_grad_()
     out = norm(mine)
     (out * my_share(target)).sum().backward()
-    if num_processes() == 1 or distributed.get_rank() == 0:
+    if num_ranks() == 1 or distributed.get_rank() == 0:
         torch.save([out[:4].detach(), mine.grad[:4], norm.state_dict()], path)
 
 
@@ -71,12 +71,12 @@ def test_batch_norm_is_over_the_batch_of_all_ranks(tmp_path):
 def draw_and_count(path: str) -> None:
     whole = torch.arange(12.0).reshape(6, 2)
     mine = my_share(whole)
-    count = torch.tensor(float(len(mine) + (distributed.get_rank() if num_processes() > 1 else 0)))
+    count = torch.tensor(float(len(mine) + (distributed.get_rank() if num_ranks() > 1 else 0)))
     share = share_of_ranks(count)
     total = mine.sum(0)
     sum_over_ranks(total)
     rows = rows_of_all_ranks(mine, torch.tensor([5, 0, 3]))
-    if num_processes() == 1 or distributed.get_rank() == 0:
+    if num_ranks() == 1 or distributed.get_rank() == 0:
         torch.save([rows, total, share], path)
 
 
@@ -94,7 +94,7 @@ def train_lam(path: str, params) -> None:
     model = build_pixel_lam(params)
     optimizers = make_optimizers(model, params)
     model.train()
-    wrapped = DistributedDataParallel(model, broadcast_buffers=False) if num_processes() > 1 else model
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False) if num_ranks() > 1 else model
     generator = torch.Generator().manual_seed(1)
     for _ in range(4):
         coarse = torch.randint(256, (8, params.window, 16, 16, 3), generator=generator, dtype=torch.uint8)
@@ -104,7 +104,7 @@ def train_lam(path: str, params) -> None:
         for optimizer in optimizers.values():
             optimizer.step()
         wrapped.zero_grad()
-    if num_processes() == 1 or distributed.get_rank() == 0:
+    if num_ranks() == 1 or distributed.get_rank() == 0:
         torch.save(model.state_dict(), path)
 
 

@@ -9,9 +9,11 @@ import torch
 
 from genie.core.params import ParamsError
 from genie.core.protocols import NullTracker
+from genie.distributed import devices
 from genie.distributed.faults import faults_in_one_line
 from genie.pipeline import stage
 from genie.pipeline.outputs import write_curve, write_metrics
+from genie.pipeline.short_lives import warn_of_short_lives
 from genie.pipeline.stage import run_stage
 
 
@@ -56,9 +58,9 @@ def test_a_stage_gets_its_params_and_tracker(project, tiny_params):
 )
 def test_a_fault_is_one_line_and_an_exit_code(project, capsys, fault, code, line):
     with pytest.raises(SystemExit) as exit_:
-        run_stage("collect", failing(fault))
+        run_stage("collect", failing(fault), on_device=False)
     assert exit_.value.code == code
-    assert capsys.readouterr().err == f"{line}\n"
+    assert capsys.readouterr().err == f"collect: 1 threads\n{line}\n"
 
 
 def test_a_full_disk_says_what_to_do(project, capsys):
@@ -122,3 +124,41 @@ def test_a_curve_keeps_columns_that_only_some_rows_have(project):
     write_curve("lam", [{"step": 1, "train_loss": 0.5}, {"step": 2, "train_loss": 0.25, "val_psnr": 20.0}])
     lines = (project / "data/curves/lam.csv").read_text().splitlines()
     assert lines == ["step,train_loss,val_psnr", "1,0.5,", "2,0.25,20.0"]
+
+
+def test_a_stage_says_what_it_computes_on(project, capsys, monkeypatch, tiny_params):
+    run_stage("tokenize", lambda params, tracker: None)
+    assert capsys.readouterr().err == "tokenize: cpu, fp32, 1 threads\n"
+    runtime = tiny_params.runtime.model_copy(update={"device": "auto"})
+    monkeypatch.setattr(stage, "load_params", lambda: tiny_params.model_copy(update={"runtime": runtime}))
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", project)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for build, variable, cause in (
+        (None, None, "this torch is a CPU build"),
+        ("13.0", "", "CUDA_VISIBLE_DEVICES hides it"),
+        ("13.0", None, "its driver may be older than CUDA 13.0 needs"),
+    ):
+        monkeypatch.setattr(torch.version, "cuda", build)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if variable is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+        run_stage("tokenize", lambda params, tracker: None)
+        told = f"tokenize: cpu, fp32, 1 threads (there is an NVIDIA card, which torch cannot use: {cause})\n"
+        assert capsys.readouterr().err == told
+
+
+def test_short_episodes_are_told_before_training(project, tiny_params, coinrun, capsys, monkeypatch):
+    """What `evaluate` cannot measure is said before hours of training, not after."""
+    link = project / "data/frames/test"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(coinrun["test"].path.resolve())
+    warn_of_short_lives(tiny_params)
+    assert capsys.readouterr().err == ""
+    longest = max(part.stop - part.start for part in coinrun["test"].episode_slices())
+    context = tiny_params.dynamics.context_frames
+    settings = tiny_params.evaluate.model_copy(update={"horizon": longest - context, "drift_horizon": 900})
+    warn_of_short_lives(tiny_params.model_copy(update={"evaluate": settings}))
+    assert capsys.readouterr().err == (
+        f"the longest episode of data/frames/test has {longest} frames, but long dreams need {context + 900}: evaluate "
+        "will measure shorter ones or none; lower evaluate.drift_horizon or collect.action_repeat\n"
+    )

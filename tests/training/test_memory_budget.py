@@ -44,11 +44,27 @@ def test_a_gpu_holds_its_share_alone_of_what_is_sharded(tiny_params, monkeypatch
     costs = step_costs("dynamics", tiny_params)
     state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
     monkeypatch.setattr(budget, "resolve_device", lambda runtime: torch.device("cuda"))
-    monkeypatch.setattr(budget, "free_bytes", lambda device: state // 4 + costs.activation_bytes)
+    monkeypatch.setattr(budget, "free_bytes", lambda device: -(-state // 4) + costs.activation_bytes // 4)
+    monkeypatch.setenv("WORLD_SIZE", "4")
     for strategy, does_fit in (("fsdp", nullcontext()), ("ddp", pytest.raises(MemoryBudgetError))):
-        runtime = tiny_params.runtime.model_copy(update={"strategy": strategy, "processes": 4})
+        runtime = tiny_params.runtime.model_copy(update={"strategy": strategy})
         with does_fit:
             check_memory("dynamics", tiny_params.model_copy(update={"runtime": runtime}))
+
+
+def test_processes_of_a_machine_share_its_memory(tiny_params, monkeypatch):
+    """As torchrun starts them: each has weights and frames of its own, and its share of the batch."""
+    costs = step_costs("tokenizer", tiny_params)
+    own = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes + budget.PROCESS_BYTES
+    own += tiny_params.collect.frames.train * 64 * 64 * 3
+    needed = 2 * own + costs.activation_bytes
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(budget, "free_bytes", lambda device: needed)
+    check_memory("tokenizer", tiny_params)
+    monkeypatch.setattr(budget, "free_bytes", lambda device: needed - 1)
+    with pytest.raises(MemoryBudgetError):
+        check_memory("tokenizer", tiny_params)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -77,7 +93,7 @@ def test_only_the_dynamics_attends(tiny_params):
 def test_a_stage_is_refused_before_it_is_tracked(pipeline, monkeypatch, capsys):
     monkeypatch.setattr(budget, "free_bytes", lambda device: 0)
     with pytest.raises(SystemExit) as ended:
-        run_stage("train_lam", lambda params, tracker: pytest.fail("it ran"))
+        run_stage("train_lam", lambda params, tracker: pytest.fail("it ran"), trains="lam")
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("train_lam: training needs about ")
     assert not (pipeline / "mlflow.db").exists()
