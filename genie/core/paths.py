@@ -10,7 +10,7 @@ CURVES_FOLDER = Path("data/curves")
 
 
 def resume_folder(stage: str, identity: dict) -> Path:
-    """Where that waits which an interrupted run of a stage goes on from: `.cache/resume/<stage>/<fingerprint>/`.
+    """Location of the resume state of a stage's run: `.cache/resume/<stage>/<fingerprint>/`.
 
     Outside DVC's outs, which DVC deletes before a run.
 
@@ -23,6 +23,11 @@ def resume_folder(stage: str, identity: dict) -> Path:
     return project_root() / ".cache" / "resume" / stage / fingerprint
 
 
+def lock_file(folder: Path) -> Path:
+    """The lock of a resume folder, which outlives the folder: `.cache/locks/<stage>-<fingerprint>.lock`."""
+    return project_root() / ".cache" / "locks" / f"{folder.parent.name}-{folder.name}.lock"
+
+
 def project_root() -> Path:
-    """The repository that holds what outlives a run: DVC's experiments in temporary folders name it in DVC_ROOT."""
+    """Root of the repository; in an experiment that DVC runs in a temporary copy, of the original one (DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from genie.data.hdf5 import writing_hdf5
+from genie.data.hdf5 import open_hdf5, writing_hdf5
 from genie.data.shards import Shard, check_set, shard_file
 
 TRUE_ACTIONS = "true actions"  # in place of a LAM's fingerprint: these are the simulator's own
@@ -161,7 +161,7 @@ def _open(path) -> h5py.File:
     if not Path(path).is_file():
         raise CacheFileError(f"{path}: no such file; run `dvc repro`")
     try:
-        return h5py.File(path, "r")
+        return open_hdf5(path)
     except OSError as error:
         cause = " ".join(str(error).split())
         raise CacheFileError(f"{path}: truncated or not HDF5 ({cause}); remove it and run `dvc repro`") from None

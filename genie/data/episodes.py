@@ -27,6 +27,7 @@ import numpy as np
 
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
+from genie.data.hdf5 import open_hdf5
 from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
 
 SCHEMA_VERSION = 2
@@ -145,6 +146,7 @@ class EpisodeFile:
 
     Raises:
         EpisodeFileError: the file is missing, truncated, not a shard of episodes or of another schema.
+        LockedFileError: it cannot be locked, where HDF5 was told to lock files.
     """
 
     def __init__(self, path: str | Path):
@@ -152,7 +154,7 @@ class EpisodeFile:
         if not self.path.is_file():
             raise _fault(self.path, "no such file")
         self._pid, self._file = None, None
-        with self._faults(), h5py.File(self.path, "r") as file:
+        with self._faults(), open_hdf5(self.path) as file:
             self._check(file)
             self.attributes = {key: _plain(value) for key, value in file.attrs.items()}
             self.num_frames = len(file["frames"])
@@ -181,7 +183,7 @@ class EpisodeFile:
 
     def _open(self) -> h5py.File:
         if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
-            self._pid, self._file = os.getpid(), h5py.File(self.path, "r")
+            self._pid, self._file = os.getpid(), open_hdf5(self.path)
         return self._file
 
     @contextmanager

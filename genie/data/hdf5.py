@@ -1,4 +1,4 @@
-"""HDF5 files appear whole or not at all, also when the disk is full."""
+"""HDF5 files are read without a lock, and appear whole or not at all, also when the disk is full."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,29 @@ from pathlib import Path
 import h5py
 
 from genie.core.files import replacing
+
+
+class LockedFileError(ValueError):
+    """A file cannot be locked; the message names it and the fix."""
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """Opens a file for reading. No lock is taken: nothing here writes into a file that others read.
+
+    Raises:
+        LockedFileError: HDF5 was told to lock all files, and another program holds this one, or its file system has no
+            locks.
+        OSError: the file is missing, truncated or not HDF5.
+    """
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "unable to lock file" not in str(error):
+            raise
+        raise LockedFileError(
+            f"{path}: cannot be locked ({' '.join(str(error).split())}); unset HDF5_USE_FILE_LOCKING, since reading "
+            "needs no lock"
+        ) from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prompts from the test split: one frame of it, or its liveliest clips.
+"""Prompts from the test split: a chosen frame, or the clips with the most motion.
 
 Legend: `T` prompt frames, `S` transitions, `M` clips, `H W C` pixels; frames are uint8 RGB.
 """
@@ -15,15 +15,15 @@ from genie.world.prompts import Prompt, PromptError
 
 FRAMES = Path("data/frames/test")
 LATENT_ACTIONS = Path("data/actions/test.h5")
-NUM_CLIPS = 64  # looked at for a lively one
-NUM_PROMPTS = 12  # of a world's own
-NUM_LEVELS_CLIPS = 512  # looked at for lively ones of many levels
+NUM_CLIPS = 64  # candidates of `lively_frame`
+NUM_PROMPTS = 12  # stored with a world
+NUM_LEVELS_CLIPS = 512  # candidates of `lively_prompts`, over many levels
 
 
 def held_out_prompt(frame: int, context: int, lam_fingerprint: str) -> Prompt:
-    """The `context` real frames of the test split that end at index `frame`; fewer where an episode starts.
+    """Prompt of the `context` real test frames that end at index `frame`; fewer if the episode starts later.
 
-    The latent actions between them are known if the cache of that LAM's actions is there.
+    The latent actions between them are known if the cache of that LAM's actions exists.
 
     Raises:
         PromptError: there is no such frame.
@@ -42,7 +42,7 @@ def held_out_prompt(frame: int, context: int, lam_fingerprint: str) -> Prompt:
 
 
 def lively_frame(context: int, horizon: int) -> int:
-    """The last prompt frame of the test clip, of some spread over the split, in which most transitions move.
+    """Last prompt frame of the test clip with the most moving transitions, of `NUM_CLIPS` spread over the split.
 
     Args:
         context: prompt frames of a clip.
@@ -60,12 +60,12 @@ def lively_frame(context: int, horizon: int) -> int:
 
 
 def lively_prompts(context: int, horizon: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
-    """Of a dozen test levels, fewer where there are no more, the clip in which most moves; the liveliest first.
+    """Prompts from the clips with the most moving transitions, one per level, at most `NUM_PROMPTS`, most motion first.
 
     Args:
         context: frames of a prompt.
-        horizon: frames after them that count, too.
-        lam_fingerprint: of the LAM whose actions lead from frame to frame.
+        horizon: frames after the prompt that count as well.
+        lam_fingerprint: fingerprint of the LAM that inferred the actions between frames.
 
     Raises:
         EpisodeFileError, CacheFileError: there is no test split, or no such actions of it.

@@ -1,6 +1,6 @@
-"""Shards: the files that hold a split, each a part of it, which its readers see as one.
+"""Shards: the files that together hold a split; readers see them as one.
 
-`<split>/00000.h5`, `<split>/00001.h5` and so on. Each says in its attributes which of how many it is.
+They are `<split>/00000.h5`, `<split>/00001.h5` and so on. Each stores its index and the number of shards as attributes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-# Attributes in which the shards of a set differ; in all others they are alike.
+# Attributes that differ between the shards of a set; all others are equal.
 OWN_ATTRIBUTES = ("shard", "start_level", "num_levels", "simulator_seed", "policy_seed")
 
 
@@ -17,10 +17,10 @@ class Shard:
     """One of the files of a split.
 
     Attributes:
-        split: whose part it is.
-        index: which part, from 0.
-        count: how many shards the split has.
-        num_frames: that it holds.
+        split: name of the split.
+        index: index of the shard in its split, from 0.
+        count: number of shards in the split.
+        num_frames: number of frames in the shard.
     """
 
     split: str
@@ -30,38 +30,38 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Its path in the folder of all splits."""
+        """Path relative to the folder of all splits."""
         return f"{self.split}/{shard_file(self.index)}"
 
     @property
     def attributes(self) -> dict[str, int]:
-        """What its file says of it."""
+        """Attributes that its file stores."""
         return {"shard": self.index, "num_shards": self.count}
 
 
 def shard_file(index: int) -> str:
-    """The name of a shard in the folder of its split."""
+    """File name of a shard in the folder of its split."""
     return f"{index:05d}.h5"
 
 
 def share_of(index: int, count: int, total: int) -> range:
-    """Of `total` things in a row, those of shard `index`: each has as many as another, or one more."""
+    """Range of `total` items that belongs to shard `index` of `count`; sizes differ by at most one."""
     return range(total * index // count, total * (index + 1) // count)
 
 
 def cut(split: str, num_frames: int, shard_frames: int) -> list[Shard]:
-    """The shards of a split of `num_frames`, as few and as alike as hold at most `shard_frames` each."""
+    """Divides a split of `num_frames` into the fewest shards, of near-equal size, of at most `shard_frames` each."""
     count = -(-num_frames // shard_frames)
     return [Shard(split, index, count, len(share_of(index, count, num_frames))) for index in range(count)]
 
 
 def check_set(folder: Path, attributes: Sequence[Mapping], fault: Callable[[Path, str], Exception]) -> None:
-    """Checks that shards are a whole set.
+    """Checks that shards form a complete and consistent set.
 
     Args:
-        folder: of the split.
-        attributes: of each shard, in the order of their names.
-        fault: makes the exception to be raised, of a file and a cause.
+        folder: folder of the split.
+        attributes: attributes of each shard, in the order of their names.
+        fault: makes the exception to raise from a file and a cause.
     """
     count, first = len(attributes), attributes[0]
     for index, own in enumerate(attributes):

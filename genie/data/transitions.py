@@ -1,5 +1,5 @@
-"""Transitions as a model that measures motion knows them, observed once and drawn again and again: the latent action
-model of kind `surprise`, the motion predictor, and what steers."""
+"""Batches of transitions for models that measure motion, each transition observed once: the latent action model of kind
+`surprise`, the motion predictor and the steering model."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -15,7 +15,7 @@ CHUNK = 1024  # frames observed at once
 
 
 class Observer(Protocol):
-    """A module that says what it knows of transitions, each by itself and from `history` frames before the next."""
+    """A module that observes transitions one by one, each from the `history` frames before its last frame."""
 
     history: int
 
@@ -25,9 +25,9 @@ class Observer(Protocol):
 
 
 def observe_split(model: Observer, store: EpisodeStore) -> dict[str, np.ndarray]:
-    """What `model.observe` tells of the transition after each frame of a split, as arrays `(num_frames, ...)`.
+    """Outputs of `model.observe` for the transition after each frame of a split, as arrays `(num_frames, ...)`.
 
-    The split is read as one clip: what a transition tells is only right where its whole history is in its episode.
+    The split is read as one clip: the outputs are valid only for transitions whose whole history is in their episode.
     """
     device = next(model.parameters()).device
     observed, overlap = {}, model.history - 1
@@ -46,13 +46,13 @@ class TransitionWindows(Windows):
     """Batches of transitions whose whole history is known: `dataset[step]` is a batch for the model's `forward`.
 
     Args:
-        model: that observes them.
+        model: observes the transitions.
         store: a split.
         batch_size: transitions, drawn with replacement.
-        labels: what else the batches tell of each transition, by name: `(num_frames,)` whole numbers, told as int64.
+        labels: further entries of the batches, by name: `(num_frames,)` integers, returned as int64.
 
     Raises:
-        WindowError: no episode is as long as a transition and its history, or a label is of other frames.
+        WindowError: no episode is as long as a transition and its history, or a label's length is not `num_frames`.
     """
 
     def __init__(

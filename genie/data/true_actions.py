@@ -1,6 +1,6 @@
-"""The actions that were really taken, and windows with them: for the probe, the upper bound and what arrows press.
+"""True actions, and windows labelled with them: for the probe, the upper bound and the steering.
 
-Apart from the other windows, so that the stages that train on those do not depend on the simulator.
+Separate from the other windows, so that the stages that train on those do not depend on the simulator.
 
 Legend: B batch, T frames, S = T - 1 transitions, H W C pixels.
 """
@@ -16,10 +16,10 @@ from genie.data.windows import FrameWindows, read_windows
 def read_labelled_windows(
     store: EpisodeStore, actions: np.ndarray, starts: np.ndarray, length: int
 ) -> dict[str, torch.Tensor]:
-    """The windows at `starts (B,)` with their effective actions.
+    """Reads the windows at `starts (B,)` with their effective actions.
 
     Args:
-        store: whose frames.
+        store: provides the frames.
         actions: `(num_frames,)`, all simulator actions of the store.
         starts: first frames, each `length` frames or more before its episode's end.
         length: T.
@@ -35,7 +35,7 @@ def read_labelled_windows(
 
 
 class LabelledFrameWindows(FrameWindows):
-    """Batches of the windows that `FrameWindows` of the same arguments draws, each as `read_labelled_windows` says."""
+    """Same windows as `FrameWindows` with the same arguments; batches are as from `read_labelled_windows`."""
 
     def __init__(self, store: EpisodeStore, window: int, batch_size: int, seed: int, num_batches: int):
         super().__init__(store, window, batch_size, seed, num_batches)
@@ -46,7 +46,7 @@ class LabelledFrameWindows(FrameWindows):
 
 
 def true_actions_of(store: EpisodeStore) -> np.ndarray:
-    """Effective true actions of a split, in place of latent ones: `(num_frames,)` uint8, `NO_ACTION` at an episode's
+    """Effective true actions of a split, for use as latent actions: `(num_frames,)` uint8, `NO_ACTION` at an episode's
     last frame."""
     actions = store.actions()
     taken = actions != NO_ACTION

@@ -1,9 +1,9 @@
-"""Windows of frames or tokens in a row, none across an episode, and the batches drawn from them.
+"""Windows of consecutive frames or tokens, each within one episode, and batches drawn from them.
 
 Index contract, kept here and relied on everywhere: `actions[t]`, latent or the simulator's, takes frame `t`
 to frame `t + 1`; an episode's last frame has `NO_ACTION`. So T frames come with S = T - 1 actions.
 
-Legend: B batch, T frames, S transitions, N tokens a frame, H W C pixels.
+Legend: B batch, T frames, S transitions, N tokens per frame, H W C pixels.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from genie.data.episodes import EpisodeStore
 
 
 class WindowError(ValueError):
-    """No episode is as long as the window asked for."""
+    """No episode is as long as the requested window."""
 
 
 def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> np.ndarray:
@@ -39,19 +39,19 @@ def window_starts(episode_starts: np.ndarray, num_frames: int, length: int) -> n
 
 
 def spread_starts(starts: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the starts, evenly spaced, or all if there are no more: the same clips every time."""
+    """Selects `count` evenly spaced starts, or all if there are fewer; deterministic."""
     count = min(count, len(starts))
     return starts[np.arange(count) * len(starts) // count]
 
 
 def episode_starts_of(actions: np.ndarray) -> np.ndarray:
-    """The first frame of each episode, read off the `NO_ACTION` at each episode's last frame."""
+    """First frame of each episode, derived from the `NO_ACTION` at each episode's last frame."""
     lasts = np.flatnonzero(actions == NO_ACTION)
     return np.concatenate([[0], lasts[:-1] + 1])
 
 
 def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.ndarray:
-    """The frames of windows, in the order asked for but read in the file's: `(B, T, H, W, C)` uint8."""
+    """Frames of windows, in the order of `starts` but read in file order: `(B, T, H, W, C)` uint8."""
     frames_BTHWC = np.empty((len(starts), length, *FRAME_SHAPE), np.uint8)
     for row in np.argsort(starts, kind="stable"):
         frames_BTHWC[row] = store.read(int(starts[row]), int(starts[row]) + length)
@@ -61,11 +61,11 @@ def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.
 class Windows(Dataset):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
-    So a run's position in its data is its step, and the number of loader workers changes nothing. Nor does the number
+    So a run's position in its data is its step. The number of loader workers has no effect, and neither has the number
     of ranks: each draws the whole batch and reads its share of it.
 
     Attributes:
-        in_memory: whether drawing a batch is a copy; if not, files are read, which a worker had better do.
+        in_memory: whether drawing a batch only copies memory; if not, it reads files, which a worker should do.
     """
 
     in_memory = True
@@ -79,10 +79,10 @@ class Windows(Dataset):
         self._share = slice(None)
 
     def take_share(self, rank: int, num_ranks: int) -> None:
-        """From now on a batch is this rank's rows of it.
+        """Restricts all batches to this rank's rows.
 
         Raises:
-            WindowError: the ranks cannot share a batch alike.
+            WindowError: the batch cannot be divided equally among the ranks.
         """
         if self.batch_size % num_ranks:
             raise WindowError(
@@ -169,5 +169,5 @@ def batches(dataset: Dataset, start_step: int = 0, num_workers: int = 0) -> Data
         sampler=range(start_step, len(dataset)),
         batch_size=None,
         num_workers=num_workers,
-        generator=torch.Generator(),  # or the loader would draw from the global one and a resumed run differ
+        generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run differs
     )

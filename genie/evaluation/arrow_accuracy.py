@@ -1,4 +1,4 @@
-"""How well it is known which latent action follows from what is pressed."""
+"""Accuracy of the steering model: how well it predicts the latent action that an arrow should press."""
 
 import math
 
@@ -11,16 +11,18 @@ from genie.models.steering import Steering
 
 @torch.no_grad()
 def evaluate_arrows(model: Steering, transitions: TransitionWindows) -> dict[str, float]:
-    """Measures what steers beside what knows less.
+    """Measures the steering model and baselines with less information.
 
     Args:
-        transitions: held-out ones; all of their batches are measured.
+        model: the steering model.
+        transitions: held-out transitions; all of their batches are measured.
 
     Returns:
-        Bits that a latent action still takes to tell: `arrow_bits` once the past and the effective action are known,
-        `arrow_bits_effect_alone` once the effective action is, `arrow_bits_chance` before; the latter two of the very
-        frequencies measured, so that they are no worse than anything that knows as little. `arrow_accuracy`, the share
-        whose latent action is the likeliest, and `arrow_accuracy_effect_alone`.
+        Bits needed to encode a latent action: `arrow_bits` given the past and the effective action,
+        `arrow_bits_effect_alone` given the effective action only, `arrow_bits_chance` given nothing. The latter two use
+        the measured frequencies themselves, so no predictor with the same information does better.
+        `arrow_accuracy`, the share of transitions whose latent action is the most likely one, and
+        `arrow_accuracy_effect_alone`.
     """
     device, totals = next(model.parameters()).device, torch.zeros(2, dtype=torch.float64)
     met_EA = torch.zeros(model.config.num_effects, model.config.num_actions, dtype=torch.float64)
@@ -43,7 +45,7 @@ def evaluate_arrows(model: Steering, transitions: TransitionWindows) -> dict[str
 
 
 def validate_arrows(transitions: TransitionWindows) -> Validation:
-    """For the training loop: all that `evaluate_arrows` measures."""
+    """Builds the training loop's validation: all metrics of `evaluate_arrows`."""
 
     def validate(model: Steering, step: int) -> dict[str, float]:
         return evaluate_arrows(model, transitions)
@@ -52,5 +54,5 @@ def validate_arrows(transitions: TransitionWindows) -> Validation:
 
 
 def _bits(shares: torch.Tensor) -> float:
-    """Entropy."""
+    """Entropy in bits."""
     return float(-torch.xlogy(shares, shares).sum() / math.log(2))

@@ -1,4 +1,4 @@
-"""Whether latent actions are used, tell the true ones, and change what the latent action model expects."""
+"""Metrics of the latent action model: code usage, agreement with true actions, effect on its predictions."""
 
 import math
 
@@ -26,9 +26,12 @@ NUM_VALIDATION_TRANSITIONS = 512
 
 
 def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
-    """How often each latent action meets each effective true one.
+    """Counts how often each latent action co-occurs with each effective true action.
 
-    Both `(N,)`, latent and simulator actions of the same transitions; those without an action are left out.
+    Args:
+        latent_actions: `(N,)` latent actions.
+        actions: `(N,)` simulator actions of the same transitions; transitions without an action are ignored.
+        num_actions: A.
 
     Returns:
         Counts `(A, 6)` int64, columns as in `EFFECTIVE_ACTIONS`.
@@ -39,7 +42,7 @@ def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: i
 
 
 def action_nmi(latent_actions: np.ndarray, actions: np.ndarray) -> float:
-    """Normalised mutual information, in [0, 1], of latent and effective true actions, both `(N,)`."""
+    """Normalised mutual information, in [0, 1], of `(N,)` latent actions and `(N,)` true ones, made effective."""
     taken = actions != NO_ACTION
     return normalised_mutual_information(latent_actions[taken], effective_action(actions[taken]))
 
@@ -53,21 +56,24 @@ def evaluate_lam(
     seed: int,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """Infers the actions of windows spread over a split, and measures what they change in what the model expects.
+    """Infers the actions of windows spread over a split, and measures them and their effect on predictions.
 
-    Only transitions whose whole history is in the window count: those that the model was trained on.
+    Only transitions whose whole history is in the window count, as in training.
 
     Args:
-        window: frames a window, more than the model's history.
-        num_windows: at most this many.
-        seed: of the random actions.
+        lam: the latent action model.
+        store: the split.
+        window: frames per window, more than the model's history.
+        num_windows: maximum number of windows.
+        seed: seed of the random actions.
+        batch_size: windows per batch.
 
     Returns:
-        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions; and, of kind
-        `pixels`, what `_Drawing` measures, of kind `surprise` what `_Information` does.
+        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions; and the
+        metrics of `_Drawing` for kind `pixels`, or of `_Information` for kind `surprise`.
 
     Raises:
-        ValueError: kind `pixels`, and nothing moves in any window.
+        ValueError: if the kind is `pixels` and nothing moves in any window.
     """
     device, whole = next(lam.parameters()).device, slice(lam.history - 1, None)
     lam.eval()
@@ -88,9 +94,9 @@ def evaluate_lam(
 
 
 class _Drawing:
-    """Of kind `pixels`: how well the decoder draws each next frame from the inferred action.
+    """Metrics of kind `pixels`: how well the decoder draws each next frame from the inferred action.
 
-    The baselines draw it from uniformly random actions (`_random_action`) or copy the frame before (`_copy_last`).
+    The baselines draw it from uniformly random actions (`_random_action`) or copy the previous frame (`_copy_last`).
     """
 
     def __init__(self, lam: PixelLam, shape: tuple[int, int], seed: int):
@@ -100,7 +106,7 @@ class _Drawing:
         self._moving = []
 
     def add(self, frames_BTHWC: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Measures windows, those in `rows` of all; returns their actions."""
+        """Measures a batch of windows, which are `rows` of all windows; returns their inferred actions."""
         before_BSHWC, after_BSHWC = frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]
         actions_BS = self._lam.infer_actions(frames_BTHWC)
         random_BS = torch.from_numpy(self._random_actions[rows]).to(frames_BTHWC.device)
@@ -115,7 +121,7 @@ class _Drawing:
         return actions_BS
 
     def metrics(self) -> dict[str, float]:
-        """`psnr`, `psnr_random_action`, `psnr_copy_last`, each also `..._moving` (dB, moving transitions only)."""
+        """Returns `psnr`, `psnr_random_action`, `psnr_copy_last` in dB; each also as `..._moving`, of moving transitions."""
         moving, metrics = np.concatenate(self._moving), {}
         for name, errors in self._mse.items():
             errors_MS = np.concatenate(errors)
@@ -124,26 +130,26 @@ class _Drawing:
 
 
 class _Information:
-    """Of kind `surprise`: the bits that actions give of the next motion beyond the past."""
+    """Metrics of kind `surprise`: bits that actions give about the next motion, beyond the past."""
 
     def __init__(self, lam: SurpriseLam):
         self._lam, self._whole = lam, slice(lam.history - 1, None)
         self._actions, self._likelihoods = [], []
 
     def add(self, frames_BTHWC: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Measures windows; returns their actions."""
+        """Measures a batch of windows; returns their inferred actions."""
         actions_BS, likelihood_BSA = self._lam.judge(frames_BTHWC)
         self._actions.append(actions_BS[:, self._whole].flatten())
         self._likelihoods.append(likelihood_BSA[:, self._whole].flatten(0, 1))
         return actions_BS
 
     def metrics(self) -> dict[str, float]:
-        """`information`, in bits."""
+        """Returns `information`, in bits."""
         return {"information": float(information(torch.cat(self._likelihoods), torch.cat(self._actions)))}
 
 
 def validate_lam(store: EpisodeStore, window: int) -> Validation:
-    """For the training loop: all that `evaluate_lam` measures, on a few windows."""
+    """Builds the training loop's validation: all metrics of `evaluate_lam`, on a few windows."""
 
     def validate(model: LatentActionModel, step: int) -> dict[str, float]:
         num_windows = math.ceil(NUM_VALIDATION_TRANSITIONS / (window - model.history))

@@ -1,8 +1,8 @@
-"""The direct test of control: from one state, does each button do what the real game's action does?
+"""Counterfactual test of control: does each button do what the real game's action does from the same state?
 
-The real game is branched over its six effective actions, the model imagines one frame a latent action from the same
-past, and each imagined frame is held against the real branches. No frame is compared across states, so a model that
-only draws well, or only knows where the camera goes anyway, gains nothing.
+The real game is branched over its six effective actions. From the same past, the model imagines one frame per latent
+action, and each imagined frame is compared with the real branches. No frame is compared across states. So a model gains
+nothing by drawing well, or by predicting camera motion that happens under any action.
 
 Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `A` latent actions,
 `B` states of a batch, `H W C` pixels (uint8).
@@ -25,18 +25,18 @@ from genie.sources.branches import Branches
 from genie.world.controls import Button
 from genie.world.world_model import WorldModel
 
-# Branches that differ in fewer pixels do not really: an agent at a wall that only turns round is some 25 of 4096.
+# Branches that differ in fewer pixels count as alike: an agent that only turns round at a wall is some 25 of 4096.
 DIFFERING_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """What was imagined, and which real branch it was closest to.
+    """Imagined frames, and the real branch closest to each.
 
     Attributes:
         imagined_MAHWC: one frame for each latent action.
         closest_MA: the effective action whose real frame is closest, by squared error.
-        differs_MEE: whether two real branches really differ.
+        differs_MEE: whether two real branches differ in more than `DIFFERING_SHARE` of their pixels.
     """
 
     imagined_MAHWC: np.ndarray
@@ -45,18 +45,21 @@ class Counterfactuals:
 
     @property
     def counts_M(self) -> np.ndarray:
-        """Whether a state counts: some of its branches differ."""
+        """Whether some branches of each state differ; only such states count."""
         return self.differs_MEE.any((1, 2))
 
 
 def imagine_branches(
     world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int = 16
 ) -> Counterfactuals:
-    """Imagines the frame after each state under every latent action, and holds it against the real ones.
+    """Imagines the frame after each state under every latent action, and finds the closest real branch.
 
     Args:
-        past_actions_MS: the actions between the past's frames, in the model's own terms.
-        seed: of sampling; above temperature 0 each frame of a batch draws noise of its own.
+        world: the world model.
+        branches: the states and their real branches.
+        past_actions_MS: the actions between the past's frames, as the world model's own actions.
+        seed: seed of sampling; above temperature 0, noise is drawn independently for each frame of a batch.
+        batch_size: states per batch.
     """
     imagined, closest = [], []
     for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="branch"):
@@ -69,7 +72,7 @@ def imagine_branches(
 
 
 def say_alike(what: str) -> None:
-    """Says in one line that something is not measured, since real branches are alike, and where that is so."""
+    """Prints one line to stderr: `what` is not measured because the real branches are alike, and when that happens."""
     alike = f"no two actions lead to pictures that differ in {DIFFERING_SHARE:.0%} of their pixels"
     print(
         f"evaluate: {what} is not measured: {alike}, as where a small agent moves before a still camera",
@@ -80,12 +83,15 @@ def say_alike(what: str) -> None:
 def at_states(
     world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int, name: str
 ) -> Iterator[tuple[slice, WorldModel]]:
-    """The rows of a batch of states, and a world that stands at them, batch after batch.
+    """Yields, for each batch of states, its rows and a world reset to these states.
 
     Args:
-        past_actions_MS: the actions between the past's frames, in the model's own terms.
-        seed: of sampling.
-        name: of the progress bar.
+        world: the world model; a fork of it is reset.
+        branches: the states.
+        past_actions_MS: the actions between the past's frames, as the world model's own actions.
+        seed: seed of sampling.
+        batch_size: states per batch.
+        name: name of the progress bar.
     """
     world, context = world.fork(), world.context_frames
     for first in progress(range(0, len(branches.past_MTHWC), batch_size), name=name, unit="batch"):
@@ -96,7 +102,7 @@ def at_states(
 
 
 def closest_branches(imagined_BAHWC: torch.Tensor, next_BEHWC: torch.Tensor) -> np.ndarray:
-    """For each imagined frame the index of the real branch with the least squared error: `(B, A)` int64."""
+    """Returns, for each imagined frame, the index of the real branch with the least squared error: `(B, A)` int64."""
     error_BAE = np.stack(
         [frame_mse(imagined_BAHWC, branch[:, None].expand_as(imagined_BAHWC)) for branch in next_BEHWC.unbind(1)],
         axis=-1,
@@ -105,14 +111,14 @@ def closest_branches(imagined_BAHWC: torch.Tensor, next_BEHWC: torch.Tensor) -> 
 
 
 def differing(next_MEHWC: np.ndarray) -> np.ndarray:
-    """Whether two real branches of a state show different worlds: `(M, E, E)` bool."""
+    """Whether two real branches of a state differ in more than `DIFFERING_SHARE` of their pixels: `(M, E, E)` bool."""
     return np.stack(
         [changed_share(frames_EHWC[:, None], frames_EHWC[None]) > DIFFERING_SHARE for frames_EHWC in next_MEHWC]
     )
 
 
 def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
-    """Whether a jump tells from standing still, which is where the agent has something to jump off: `(M,)` bool."""
+    """Whether the agent can jump in each state, so that a jump differs from standing still: `(M,)` bool."""
     return differs_MEE[:, EFFECTIVE_ACTIONS.index("stay"), EFFECTIVE_ACTIONS.index("jump")]
 
 
@@ -120,10 +126,13 @@ def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
 def infer_actions(
     model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int = 64, **options
 ) -> np.ndarray:
-    """A model's labels `(M, T - 1)` of the transitions between frames.
+    """Infers a model's action labels `(M, T - 1)` of the transitions between frames.
 
     Args:
-        options: of the model's own `infer_actions`.
+        model: the model.
+        frames_MTHWC: the frames.
+        batch_size: clips per batch.
+        options: passed to the model's own `infer_actions`.
     """
     device = next(model.parameters()).device
     batches = (frames_BTHWC.to(device) for frames_BTHWC in torch.from_numpy(frames_MTHWC).split(batch_size))
@@ -131,25 +140,29 @@ def infer_actions(
 
 
 def past_actions_of(lam: LatentActionModel | None, branches: Branches) -> np.ndarray:
-    """The actions `(M, S)` between the past's frames, as a LAM infers them; without one, those really taken."""
+    """Returns the actions `(M, S)` between the past's frames: inferred by the LAM, or those taken if it is None."""
     return branches.taken_MS if lam is None else infer_actions(lam, branches.past_MTHWC)
 
 
 def branch_metrics(
     model: LatentActionModel | ActionProbe, branches: Branches, differs_MEE: np.ndarray
 ) -> dict[str, float]:
-    """What a model's labels of the real branches tell of the actions that led there, each equally often.
+    """Measures the information that a model's labels of the real branches give about the actions that led there.
+
+    All actions are equally frequent.
 
     Args:
-        differs_MEE: of those branches, as `differing` tells.
+        model: the model.
+        branches: the real branches.
+        differs_MEE: whether branches differ, as returned by `differing`.
 
     Returns:
-        `action_nmi_ground`, of the six actions, and `action_nmi_air`, where a jump does nothing, of the three that are
-        left; `action_bits_...`, the mutual information itself, in bits, over all states, so that a label must mean the
-        same in all of them; and `action_bits_..._within`, its mean inside a state, where it is enough that labels tell
-        branches apart. Each only if there are such states.
+        `action_nmi_ground`, over the six actions, and `action_nmi_air`, over the three that remain where a jump does
+        nothing. `action_bits_...`, the mutual information itself, in bits, over all states, for which a label must mean
+        the same in all states. `action_bits_..._within`, its mean within a state, for which it is enough that labels
+        distinguish branches. Each is present only if there are such states.
     """
-    # Of branches all actions are equally frequent, which a probe that learnt the policy's habits must be told.
+    # Actions are equally frequent among branches. The probe has learnt the policy's frequencies and must correct them.
     options = {"equally_frequent": True} if isinstance(model, ActionProbe) else {}
     before_MTHWC = branches.past_MTHWC[:, -model.history :]
     led_ME = np.stack(
@@ -177,8 +190,12 @@ def branch_metrics(
 def label_metrics(
     lam: LatentActionModel, probe: ActionProbe, branches: Branches, differs_MEE: np.ndarray
 ) -> dict[str, float]:
-    """The LAM's `branch_metrics`; the probe's as `..._ceiling`; and `action_bits_share_...`, the former bits as a share
-    of the latter."""
+    """Computes `branch_metrics` of the LAM, of the probe, and their ratio.
+
+    Returns:
+        The LAM's metrics; the probe's as `..._ceiling`; and `action_bits_share_...`, the LAM's bits divided by the
+        probe's.
+    """
     metrics, ceiling = (branch_metrics(model, branches, differs_MEE) for model in (lam, probe))
     shares = {
         f"action_bits_share_{where}": metrics[f"action_bits_{where}"] / ceiling[f"action_bits_{where}"]
@@ -189,16 +206,17 @@ def label_metrics(
 
 
 def counterfactual_metrics(found: Counterfactuals, buttons: Sequence[Button]) -> dict[str, float]:
-    """How often a button does what its name says.
+    """Measures how often a button has the effect that it is named for.
 
-    A latent action scores where its imagined frame is closest to the real frame of the action it stands for, or of
-    one that does not really differ from that here. Only states with branches that differ count, each button alike.
+    A latent action scores in a state if its imagined frame is closest to the real frame of the action it stands for, or
+    to a branch that does not differ from that frame. Only states with branches that differ count. All buttons weigh the
+    same.
 
     Returns:
-        `counterfactual_accuracy`; `counterfactual_chance`, what the same frames score if it is drawn by lot which
-        button led to which; both also `..._ground`, of states in which a jump tells from standing still, and
-        `..._air`; `counterfactual_states`, those that count, and `counterfactual_same_share`, the share left out. The
-        last two alone if no state counts.
+        `counterfactual_accuracy`; `counterfactual_chance`, the chance level under random assignment of the same frames
+        to buttons; both also as `..._ground`, over states in which a jump differs from standing still, and `..._air`,
+        over the others. `counterfactual_states`, the number of states that count, and `counterfactual_same_share`, the
+        share of states left out; only these two if no state counts.
     """
     counts_M = found.counts_M
     ground_M = on_ground(found.differs_MEE)
@@ -215,9 +233,12 @@ def counterfactual_metrics(found: Counterfactuals, buttons: Sequence[Button]) ->
 
 
 def confusion(found: Counterfactuals, buttons: Sequence[Button]) -> np.ndarray:
-    """What was asked for (rows) and what came (columns), `(E, E)` float64, of states whose branches differ.
+    """Confusion matrix of requested (rows) and resulting (columns) actions, over states whose branches differ.
 
-    A frame that scores counts as what was asked for. Each button weighs alike.
+    A frame that scores counts as the requested action. All buttons weigh the same.
+
+    Returns:
+        Counts `(E, E)` float64.
     """
     counts_EE = np.zeros((len(EFFECTIVE_ACTIONS),) * 2)
     hit_MA, _ = _score(found, buttons)
@@ -228,9 +249,12 @@ def confusion(found: Counterfactuals, buttons: Sequence[Button]) -> np.ndarray:
 
 
 def _score(found: Counterfactuals, buttons: Sequence[Button]) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each button scores, `(M, A)` bool, and how probably it would with another's frame, `(M, A)`."""
+    """Whether each button scores, `(M, A)` bool, and its probability of scoring with a random button's frame, `(M, A)`.
+
+    The probability's average over buttons is the chance level.
+    """
     asked_A = np.array([button.effect for button in buttons])
     states = np.arange(len(found.closest_MA))[:, None, None]
-    # [m, a, b]: does the frame of button b pass for what button a asks for?
+    # [m, a, b]: whether the frame of button b counts as a hit for button a.
     passes_MAA = ~found.differs_MEE[states, asked_A[:, None], found.closest_MA[:, None, :]]
     return np.diagonal(passes_MAA, axis1=1, axis2=2), passes_MAA.mean(-1)

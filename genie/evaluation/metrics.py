@@ -1,4 +1,4 @@
-"""Pure measures: frames against frames, and what the counts of codes tell.
+"""Metrics as pure functions: frame similarity, codebook use and mutual information.
 
 Legend: `...` any leading axes, `H W C` pixels, `K` codes. Frames are uint8 RGB.
 """
@@ -11,7 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from genie.models.quantizer import code_statistics
 
-SSIM_FRAMES = 64  # at once: each takes 2 MB while it is compared
+SSIM_FRAMES = 64  # per batch: each needs 2 MB during the comparison
 
 
 def frame_mse(frames: Tensor, targets: Tensor) -> np.ndarray:
@@ -30,7 +30,7 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
     `(..., H, W, C)` uint8 twice -> `(...)` float64.
     """
     planes = [x.movedim(-1, -3).flatten(0, -4).split(SSIM_FRAMES) for x in (frames, targets)]
-    # In half precision its variances, small differences of large numbers, would be noise.
+    # The variances are small differences of large numbers: in half precision they would be noise.
     with torch.autocast(frames.device.type, enabled=False):
         ssim = [
             structural_similarity_index_measure(x / 255, y / 255, data_range=1.0, reduction="none")
@@ -40,33 +40,33 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
 
 
 def count_codes(codes: np.ndarray, num_codes: int) -> np.ndarray:
-    """How often each code occurs: any shape of integers in [0, K) -> `(K,)` int64."""
+    """Counts each code in an array of integers in [0, K), of any shape: `(K,)` int64."""
     counts = np.bincount(np.ravel(codes), minlength=num_codes)
     assert len(counts) == num_codes, f"code {len(counts) - 1} of a codebook of {num_codes}"
     return counts
 
 
 def codebook_metrics(codes: np.ndarray, num_codes: int) -> dict[str, float]:
-    """`codebook_usage` and `codebook_perplexity` (as in training) of a set's codes, integers of any shape."""
+    """Computes `codebook_usage` and `codebook_perplexity`, as in training, of integer codes of any shape."""
     statistics = code_statistics(torch.as_tensor(codes).long(), num_codes)
     return {name: float(value) for name, value in statistics.items()}
 
 
 def min_code_share(counts: np.ndarray) -> float:
-    """The share of the rarest code, in [0, 1 / K]."""
+    """Returns the share of the rarest code, in [0, 1 / K]."""
     return float(np.min(counts) / np.sum(counts))
 
 
 def normalised_mutual_information(labels: np.ndarray, others: np.ndarray) -> float:
-    """What two labellings of the same things tell of each other, in [0, 1]; 0 where either is constant.
+    """Normalised mutual information of two labellings of the same items, in [0, 1]; 0 if either is constant.
 
-    The mutual information over the arithmetic mean of the two entropies.
+    It is the mutual information divided by the arithmetic mean of the two entropies.
     """
     if np.ptp(labels) == 0 or np.ptp(others) == 0:
-        return 0.0  # scikit-learn calls two constant labellings a perfect match
+        return 0.0  # scikit-learn returns 1 for two constant labellings
     return float(normalized_mutual_info_score(labels, others))
 
 
 def mutual_information(labels: np.ndarray, others: np.ndarray) -> float:
-    """What two labellings of the same things tell of each other, in bits."""
+    """Mutual information of two labellings of the same items, in bits."""
     return float(mutual_info_score(labels, others) / np.log(2))

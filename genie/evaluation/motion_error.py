@@ -1,4 +1,4 @@
-"""How well the next displacement of the picture is predicted."""
+"""Error of the motion predictor on the next displacement of the picture."""
 
 import torch
 
@@ -9,14 +9,15 @@ from genie.models.motion_predictor import MotionPredictor
 
 @torch.no_grad()
 def evaluate_motion(model: MotionPredictor, transitions: TransitionWindows) -> dict[str, float]:
-    """Measures the predictor beside what needs no action.
+    """Measures the predictor and two baselines that need no action.
 
     Args:
-        transitions: held-out ones; all of their batches are measured.
+        model: the motion predictor.
+        transitions: held-out transitions; all of their batches are measured.
 
     Returns:
-        Mean distances from the measured displacement, in pixels: `motion_error` of the predicted one,
-        `motion_error_as_before` of the last one, `motion_error_copy_last` of none, as of a picture that stays.
+        Mean distances from the measured displacement, in pixels: `motion_error` of the predicted displacement,
+        `motion_error_as_before` of the previous one, `motion_error_copy_last` of zero displacement, a static picture.
     """
     device, totals = next(model.parameters()).device, torch.zeros(3)
     for step in range(len(transitions)):
@@ -30,7 +31,7 @@ def evaluate_motion(model: MotionPredictor, transitions: TransitionWindows) -> d
 
 
 def validate_motion(transitions: TransitionWindows) -> Validation:
-    """For the training loop: all that `evaluate_motion` measures."""
+    """Builds the training loop's validation: all metrics of `evaluate_motion`."""
 
     def validate(model: MotionPredictor, step: int) -> dict[str, float]:
         return evaluate_motion(model, transitions)

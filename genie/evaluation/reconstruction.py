@@ -1,4 +1,4 @@
-"""How well the tokenizer keeps frames it never saw: the ceiling of everything dreamed in its tokens."""
+"""Reconstruction quality of the tokenizer on held-out frames: an upper bound for dreams made of its tokens."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ NUM_VALIDATION_FRAMES, NUM_SHOWN = 256, 10
 
 
 def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 64) -> dict[str, float]:
-    """Encodes and decodes every frame of a split.
+    """Measures how well the tokenizer reconstructs every frame of a split.
 
     Returns:
         `mse` (pixels in [0, 1]), `psnr` (dB), `ssim`, `codebook_usage` and `codebook_perplexity`.
@@ -41,7 +41,7 @@ def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: in
 
 
 def validate_tokenizer(store: EpisodeStore, tracker: Tracker) -> Validation:
-    """For the training loop: `psnr`, `codebook_usage` and `codebook_perplexity` of a few frames; shows some."""
+    """Builds the training loop's validation, on a few frames: `psnr`, codebook metrics and logged reconstructions."""
     starts = spread_starts(np.arange(store.num_frames), NUM_VALIDATION_FRAMES)
     frames_BHWC = torch.from_numpy(read_windows(store, starts, 1)[:, 0])
 

@@ -1,8 +1,8 @@
-"""Play by arrows, as people play: does a dream under an arrow become what the real game becomes under it?
+"""Test of steering by arrows, as people play: does a dream under an arrow match the real game under that arrow?
 
-The real game is branched as in the counterfactual test, each of its six effective actions held for some frames, and the
-world is steered from the same past by the arrow of each. Beside that stand the same dreams
-under the latent actions inferred from the real branches, which no arrow can know.
+The real game is branched as in the counterfactual test, with each of its six effective actions held for some frames.
+The world is steered from the same past by the arrow of each action. A reference uses the latent actions inferred from
+the real branches instead, which are unavailable to an arrow.
 
 Axes: `M` states, `B` states of a batch, `T` frames of their past, `S` transitions between those, `E` effective true
 actions, `F` frames that each is held for, `H W C` pixels (uint8).
@@ -33,14 +33,17 @@ from genie.world.world_model import WorldModel
 def measure_steering(
     world: WorldModel, lam: LatentActionModel | None, branches: Branches, seed: int
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Steers a world beside the real game.
+    """Steers a world by arrows and compares its dreams with the real game.
 
     Args:
-        lam: whose latent actions it was learnt with; None if with the true ones, of which nothing is inferred.
-        seed: of sampling.
+        world: the world model.
+        lam: the LAM whose actions the world was trained on; None if it was trained on the true actions, in which case
+            nothing is inferred.
+        branches: the states and their real branches.
+        seed: seed of sampling.
 
     Returns:
-        The dreams `(M, E, F, H, W, C)`, and the metrics: those of `steering_metrics`, and `..._inferred` of dreams
+        The dreams `(M, E, F, H, W, C)`, and the metrics: those of `steering_metrics`, also as `..._inferred` for dreams
         under inferred actions.
     """
     past_actions = past_actions_of(lam, branches)
@@ -62,12 +65,15 @@ def dream_branches(
     actions_MEF: np.ndarray | None = None,
     batch_size: int = 16,
 ) -> np.ndarray:
-    """Dreams `(M, E, F, H, W, C)` what follows each state while each arrow is held.
+    """Dreams `(M, E, F, H, W, C)` the frames after each state while each arrow is held.
 
     Args:
+        world: the world model.
+        branches: the states and their real branches.
         past_actions_MS: the latent actions between the past's frames.
-        seed: of sampling.
-        actions_MEF: press these latent actions instead of what the arrows press.
+        seed: seed of sampling.
+        actions_MEF: latent actions to press instead of those chosen by the arrows.
+        batch_size: states per batch.
     """
     num_arrows, dreamed_MEFHWC = len(EFFECTIVE_ACTIONS), np.empty_like(branches.held_MEFHWC)
     for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="steer"):
@@ -81,7 +87,7 @@ def dream_branches(
 
 
 def inferred_actions(lam: LatentActionModel, branches: Branches) -> np.ndarray:
-    """The latent actions `(M, E, F)` inferred from the real branches."""
+    """Infers the latent actions `(M, E, F)` of the real branches."""
     before_MTHWC, num_frames = branches.past_MTHWC[:, -lam.history :], branches.held_MEFHWC.shape[2]
     led_EMF = [
         infer_actions(lam, np.concatenate([before_MTHWC, held_MFHWC], axis=1))[:, -num_frames:]
@@ -91,17 +97,19 @@ def inferred_actions(lam: LatentActionModel, branches: Branches) -> np.ndarray:
 
 
 def steering_metrics(dreamed_MEFHWC: np.ndarray, branches: Branches, suffix: str = "") -> dict[str, float]:
-    """How near a dream is to the real game under the same arrow, after the first frame and at the end.
+    """Compares dreams with the real game under the same arrow, at the first frame and at the last.
 
     Args:
-        dreamed_MEFHWC: as `dream_branches` gives them.
-        suffix: of the metrics' names.
+        dreamed_MEFHWC: dreams as returned by `dream_branches`.
+        branches: the states and their real branches.
+        suffix: suffix of the metrics' names.
 
     Returns:
-        `steering_accuracy`, the share of dreams whose last frame is nearest to the real branch of their arrow, or to
-        one that does not really differ from it, among states where some do; left out if none do; `psnr_steered`, dB, of
-        the last frames; both as `..._1` of the first. Without a suffix also `steering_chance`, what the same frames
-        score if it is drawn by lot which arrow led to which, and `psnr_steered_copy_last`, of the state itself.
+        `steering_accuracy`, the share of dreams whose last frame is closest to the real branch of their arrow, or to
+        one that does not differ from it. It covers states in which some branches differ, and is absent if there are
+        none. `psnr_steered`, in dB, of the last frames. Both also as `..._1`, of the first frames. Without a suffix
+        also `steering_chance`, the chance level under random assignment of the same frames to arrows, and
+        `psnr_steered_copy_last`, the PSNR of a baseline that repeats the state's own frame.
     """
     metrics = {}
     for name, frame in (("_1", 0), ("", -1)):

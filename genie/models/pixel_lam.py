@@ -1,12 +1,11 @@
-"""The latent action model of kind `pixels`, Genie's: a code is what a decoder lacks to draw the next frame (Genie,
-section 2.1).
+"""Latent action model of kind `pixels`, as in Genie (section 2.1): a code lets a decoder draw the next frame.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `H W C` pixels, `h w` grid of 4x4 patches, `D` width, `A` latent
 actions, `M` any number of transitions.
 
-The encoder sees each transition, the next frame included, and says one of A codes. The decoder sees past frames and
-that code only, and must draw the next frame: what the code does not carry, it cannot know. Both are convolutional and
-see `history` frames, the present one included: motion is local, and velocity shows over a few frames.
+The encoder sees each transition, including the next frame, and outputs one of A codes. The decoder must draw the next
+frame from past frames and that code alone. Both are convolutional and see `history` frames, including the present one,
+because motion is local and velocity shows over a few frames.
 """
 
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from genie.models.quantizer import VectorQuantizer, code_statistics
 if TYPE_CHECKING:
     from genie.core.params import PixelLamParams
 
-# A transition in which nothing moves must not weigh without bound; 1e-3 is the change of a small sprite's step.
+# Bounds the weight of transitions in which nothing moves; 1e-3 is the change made by one step of a small sprite.
 STILL_CHANGE = 1e-3
 
 
 @dataclass(frozen=True)
 class PixelLamConfig:
-    """Shape of the latent action model; the meaning of each value stands in `params.yaml`."""
+    """Configuration of the latent action model; `params.yaml` documents each field."""
 
     num_actions: int
     history: int
@@ -44,10 +43,10 @@ class PixelLamConfig:
 
 
 class PixelLam(nn.Module):
-    """Frames to latent actions, and latent actions to next frames.
+    """Latent action model that infers actions from frames, and draws next frames from actions.
 
     Args:
-        config: its shape.
+        config: the model's configuration.
     """
 
     kind, stage = "pixel_lam", "train_lam"
@@ -61,7 +60,7 @@ class PixelLam(nn.Module):
         self.encoder = MotionEncoder(config.history, width, config.num_blocks)
         self.encoder_out = nn.Sequential(
             nn.Linear(self.encoder.dim, config.code_dim, bias=False),
-            # Held still about zero: outputs that drift together would all end at one code.
+            # Keeps outputs centred at zero: if they drifted together, all would get the same code.
             BatchNorm(config.code_dim, affine=False),
         )
         self.quantizer = VectorQuantizer(
@@ -75,11 +74,11 @@ class PixelLam(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of uint8 frames `(B, T, H, W, 3)`, T > history: the error of each drawn next frame as a share of that
-        frame's own change, so that a small motion counts as much as a whole scroll; and metrics.
+        """Computes the loss of uint8 frames `(B, T, H, W, 3)`, T > history, and metrics.
 
-        Only transitions whose whole history is in the window are drawn: a history made up at a window's start would
-        tell of a standstill that was none.
+        The loss is the error of each drawn next frame relative to that frame's change, so that a small motion counts as
+        much as a scroll of the whole view. Only transitions with their whole history in the window count: padding the
+        history at a window's start would show a standstill that did not happen.
         """
         patches_BTPhw = to_patches(frames_BTHWC)
         first = self.history - 1
@@ -100,9 +99,10 @@ class PixelLam(nn.Module):
 
     @torch.no_grad()
     def infer_actions(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-        """Latent actions `(B, T-1)` int64 in [0, A) of uint8 frames `(B, T, H, W, 3)`.
+        """Infers latent actions `(B, T-1)` int64 in [0, A) from uint8 frames `(B, T, H, W, 3)`.
 
-        Each depends on its two frames and the `history - 1` before them; before the first frame, it stands still.
+        Each depends on its two frames and the `history - 1` frames before them. The motion before the first frame is
+        taken as zero.
         """
         patches_BTPhw = to_patches(frames_BTHWC)
         history_MPhw = histories(patches_BTPhw, self.history)[:, :-1].flatten(0, 1)
@@ -115,11 +115,11 @@ class PixelLam(nn.Module):
         """Draws frame `t + 1` from the true frames up to `t` and the latent action at `t`.
 
         Args:
-            frames_BTHWC: uint8 frames, T >= S; of more than S, the later ones are not looked at.
+            frames_BTHWC: uint8 frames, T >= S; only the first S are used.
             actions_BS: latent actions.
 
         Returns:
-            uint8 frames `(B, S, H, W, 3)`, the s-th being the drawn frame s + 1.
+            uint8 frames `(B, S, H, W, 3)`; the s-th is the drawn frame s + 1.
         """
         patches_BSPhw = to_patches(frames_BTHWC[:, : actions_BS.shape[1]])
         history_MPhw = histories(patches_BSPhw, self.history).flatten(0, 1)
@@ -139,6 +139,6 @@ class PixelLam(nn.Module):
 
 
 def build_pixel_lam(params: "PixelLamParams") -> PixelLam:
-    """A latent action model with the weights that `params.seed` draws."""
+    """Builds a latent action model, initialised from `params.seed`."""
     torch.manual_seed(params.seed)
     return PixelLam(config_from(PixelLamConfig, params))

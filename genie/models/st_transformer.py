@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+MAX_ROWS = 65535  # of a batch that CUDA's fused kernels take: the size of a grid. Temporal attention has B N rows.
+
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -26,13 +28,20 @@ def causal_mask(num_frames: int, max_past: int | None = None, device: torch.devi
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Scaled dot-product attention of `(M, H, L, D/H)` tensors; `mask` is True where a query (row) sees a key."""
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return fused_attention(q, k, v, mask)
     # The CPU's fused kernel is slower than the plain formula, up to ten times in bf16's backward over few frames.
     bias = q.new_zeros(1) if mask is None else torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
     num_heads = q.shape[1]
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return (scores.softmax(-1).to(v.dtype) @ v).unflatten(0, (-1, num_heads))
+
+
+def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The same by torch's fused kernels, in parts of at most `MAX_ROWS` of the first axis."""
+    parts = zip(*(x.split(MAX_ROWS) for x in (q, k, v)), strict=True)
+    attended = [F.scaled_dot_product_attention(*part, attn_mask=mask) for part in parts]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 class Attention(nn.Module):

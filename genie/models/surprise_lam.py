@@ -1,16 +1,17 @@
-"""The latent action model of kind `surprise`: an action is what the past does not tell of the next motion.
+"""Latent action model of kind `surprise`: an action is the part of the next motion that the past does not predict.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `P` past
 transitions, `d` the two numbers of a displacement, `A` latent actions, `D` features.
 
-Where the camera follows the agent, the whole picture moves as the agent does, and most of that motion follows from the
-past: a jump once begun is decided by its speed. Genie's objective (section 2.1) spends codes on it all the same. Here
-the next displacement is measured (`genie.models.registration`) and expected from the past; the surprise, what was
-measured less what was expected in units of its own deviation, is what codes tell.
+If the camera follows the agent, the whole picture moves with the agent. The past determines most of that motion: the
+course of a jump, once begun, follows from its speed. Genie's objective (section 2.1) spends codes on this motion all
+the same. Here the next displacement is measured (`genie.models.registration`) and predicted from the past. The codes
+describe the surprise: the measured minus the expected displacement, in units of its predicted standard deviation.
 
-They begin as its clusters (the EMA quantizer's), and are refined by maximum likelihood: a mixture density network
-(Bishop 1994) with a component an action, whose weights a gate draws from a second view of the same transition, the
-sprite before and after it, and whose means may depend on the past. An action is inferred by the largest posterior.
+The codes start as clusters of the surprise (of the EMA quantizer) and are refined by maximum likelihood. The refined
+model is a mixture density network (Bishop 1994) with one component per action. A gate computes the mixture weights from
+a second view of the same transition, the sprite before and after it; the means may depend on the past. The inferred
+action is the one with the largest posterior.
 """
 
 import math
@@ -28,26 +29,26 @@ from genie.models.registration import MAX_SHIFT, Box, displacements, past_displa
 if TYPE_CHECKING:
     from genie.core.params import SurpriseLamParams
 
-PIXELS = 8.0  # displacements are seen in units of so many pixels
-MIN_DEVIATION, MAX_DEVIATION = 0.1, 50.0  # pixels; what registration cannot tell is no surprise
-MAX_SURPRISE = 3.0  # deviations, beyond which clusters are not pulled farther
-RARE = 0.3  # of an equal share, below which a cluster is drawn anew: outliers are no action
-FREEDOM = 4.0  # degrees of freedom of Student's t: registration now and then fails altogether
-# Density of a displacement that was not measured but missed: a hundredth of them, anywhere. Else they take a code.
+PIXELS = 8.0  # the networks express displacements in units of this many pixels
+MIN_DEVIATION, MAX_DEVIATION = 0.1, 50.0  # pixels; errors below registration's resolution are no surprise
+MAX_SURPRISE = 3.0  # deviations; surprises are clipped to this before clustering
+RARE = 0.3  # of a uniform share, below which a cluster is re-drawn: outliers are not an action
+FREEDOM = 4.0  # degrees of freedom of Student's t: heavy tails, since registration sometimes fails completely
+# Log-density of a failed registration: 1% of displacements, uniform over all shifts. Otherwise failures occupy a code.
 LOG_FAILED = math.log(0.01 / (2 * MAX_SHIFT) ** 2)
-SURROUNDINGS, COARSE = 20, 2  # pixels seen on each side of the sprite's middle, and averaged: where it stands and lands
+SURROUNDINGS, COARSE = 20, 2  # pixels on each side of the sprite's centre, pooling size: show where it stands and lands
 
 
 class LamInputError(ValueError):
-    """Frames that the model was not made for; the message says which it takes."""
+    """The frames have a size that the model does not support; the message names the supported size."""
 
 
 @dataclass(frozen=True)
 class SurpriseLamConfig:
-    """Shape of the latent action model; the meaning of the first five values stands in `params.yaml`.
+    """Configuration of the latent action model; `params.yaml` documents the first five fields.
 
     Attributes:
-        sprite: where the agent is in every frame, a `Box`.
+        sprite: position of the agent in every frame, as the fields of a `Box`.
         frame_size: rows and columns of a frame.
     """
 
@@ -61,10 +62,10 @@ class SurpriseLamConfig:
 
 
 class SurpriseLam(nn.Module):
-    """Frames to latent actions.
+    """Latent action model that infers actions from frames.
 
     Args:
-        config: its shape.
+        config: the model's configuration.
     """
 
     kind, stage = "surprise_lam", "train_lam"
@@ -92,19 +93,19 @@ class SurpriseLam(nn.Module):
         self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Negative log-likelihood, in nats, of the next displacements; and metrics.
+        """Computes the negative log-likelihood, in nats, of the next displacements, and metrics.
 
-        In training, for the first `expectation_steps`, that of the expectation alone while clusters form; then that of
-        the mixture, which begins as those clusters.
+        For the first `expectation_steps` of training, the likelihood is that of the expectation alone, while clusters
+        form. After that it is the likelihood of the mixture, which starts from those clusters.
 
         Args:
-            batch: transitions as `observe` gives them.
+            batch: transitions as returned by `observe`.
 
         Returns:
-            The loss, and metrics: `cross_entropy` (nats, what the loss is), `information` (bits that the inferred
-            action gives of the next displacement, beyond the past), and those of `code_statistics`.
+            The loss, and metrics: `cross_entropy` (the loss, in nats), `information` (bits that the inferred action
+            gives about the next displacement, beyond the past), and those of `code_statistics`.
         """
-        with torch.autocast(batch["next_Md"].device.type, enabled=False):  # a tenth of 30 pixels is lost in bfloat16
+        with torch.autocast(batch["next_Md"].device.type, enabled=False):  # bfloat16 loses 0.1 pixels at 30
             surprise_Md, log_deviation_Md, likelihood_MA, posterior_MA = self._weigh(batch)
             expected = (log_deviation_Md + 0.5 * surprise_Md.square()).sum(-1).mean() + math.log(2 * math.pi)
             clusters_M = self.quantizer(surprise_Md.detach().clamp(-MAX_SURPRISE, MAX_SURPRISE))[1]
@@ -119,25 +120,25 @@ class SurpriseLam(nn.Module):
             return loss, metrics | statistics
 
     def infer_actions(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-        """Latent actions `(B, T-1)` int64 in [0, A) of uint8 frames `(B, T, H, W, 3)`; else as `judge`."""
+        """Infers latent actions `(B, T-1)` int64 in [0, A) from uint8 frames `(B, T, H, W, 3)`; see `judge`."""
         return self.judge(frames_BTHWC)[0]
 
     @torch.no_grad()
     def judge(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Infers latent actions, and how likely each makes the motion that was measured.
+        """Infers latent actions, and the likelihood of the measured motion under each action.
 
-        Both depend on a transition's two frames and the `history - 1` before them; before the first frame, the world
-        stands still.
+        Both depend on a transition's two frames and the `history - 1` frames before them. The motion before the first
+        frame is taken as zero.
 
         Args:
             frames_BTHWC: uint8 frames, T >= 2.
 
         Returns:
-            Latent actions `(B, T-1)` int64 in [0, A), the largest posterior's; and `(B, T-1, A)`, the logarithm of the
-            density of the displacement given the past and each action, in nats, of pixels.
+            Latent actions `(B, T-1)` int64 in [0, A) with the largest posterior; and `(B, T-1, A)`, the log-density of
+            the displacement (in pixels) given the past and each action, in nats.
 
         Raises:
-            LamInputError: frames of another size.
+            LamInputError: if the frames have another size than `config.frame_size`.
         """
         if tuple(frames_BTHWC.shape[2:4]) != tuple(self.config.frame_size):
             found, wanted = ("x".join(map(str, size)) for size in (frames_BTHWC.shape[2:4], self.config.frame_size))
@@ -152,15 +153,15 @@ class SurpriseLam(nn.Module):
 
     @torch.no_grad()
     def observe(self, frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the model knows of each transition.
+        """Computes the model's inputs for each transition.
 
         Args:
             frames_BTHWC: uint8 frames, T >= 2.
 
         Returns:
-            `next_Md` and `past_MPd`, the displacement of the transition and of those before it, the latest first and
-            0 before the first; `surroundings_MHW` uint8, gray, and `sprites_M2HWC` uint8, before and after it; each
-            `(B, S, ...)`.
+            `next_Md`, the displacement of the transition; `past_MPd`, the displacements before it, the latest first,
+            0 before the first frame; `surroundings_MHW`, uint8 gray pixels before it; and `sprites_M2HWC`, the uint8
+            sprites before and after it. Each is `(B, S, ...)`.
         """
         frames_BTHWC, moved_BSd = self._follow(frames_BTHWC)
         sprites_BTHWC = self.sprite.crop(frames_BTHWC)
@@ -174,17 +175,19 @@ class SurpriseLam(nn.Module):
         }
 
     def sprites(self, frames_MHWC: torch.Tensor) -> list[Box]:
-        """Where the agent is in each of uint8 frames."""
+        """Returns the box of the agent in each of the uint8 frames."""
         return [self.sprite] * len(frames_MHWC)
 
     def _follow(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frames in which the sprite is where `sprite` says, and how far the picture moved in each transition."""
+        """Returns frames with the sprite at `self.sprite`, and the displacement of the picture in each transition."""
         return frames_BTHWC, displacements(frames_BTHWC, ignored=self.sprite)
 
     def _weigh(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The surprise and the logarithm of its deviation, as `_surprise` gives them; the logarithm of the density of
-        the displacement under each action, as `_likelihood` gives it; and that weighted by the gate, which is the
-        action's posterior but for a constant."""
+        """Returns surprise, log-deviation, log-likelihood and unnormalised log-posterior of each action.
+
+        The first two are those of `_surprise`, the third that of `_likelihood`. The posterior adds the gate's
+        log-weights to the log-likelihood.
+        """
         past_MD = self._past(batch)
         surprise_Md, log_deviation_Md = self._surprise(batch, past_MD)
         likelihood_MA = self._likelihood(past_MD, surprise_Md, log_deviation_Md)
@@ -192,17 +195,17 @@ class SurpriseLam(nn.Module):
         return surprise_Md, log_deviation_Md, likelihood_MA, posterior_MA
 
     def _past(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What is known before the transition: `(M, D)`."""
+        """Features known before the transition: `(M, D)`."""
         parts = batch["past_MPd"] / PIXELS, _pixels(batch["surroundings_MHW"]), _pixels(batch["sprites_M2HWC"][:, 0])
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def _view(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The second view of the transition, which does not show its displacement: `(M, D)`."""
+        """Features of the second view of the transition, which exclude its displacement: `(M, D)`."""
         parts = _pixels(batch["sprites_M2HWC"]), batch["past_MPd"][:, :2] / PIXELS
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def _surprise(self, batch: dict[str, torch.Tensor], past_MD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far the next displacement is from what is expected, in deviations, and their logarithm: `(M, 2)` each."""
+        """Surprise of the next displacement, in standard deviations, and their logarithm: `(M, 2)` each."""
         mean_Md, log_deviation_Md = self.expectation(past_MD).chunk(2, dim=-1)
         log_deviation_Md = log_deviation_Md.clamp(math.log(MIN_DEVIATION), math.log(MAX_DEVIATION))
         return (batch["next_Md"] - mean_Md * PIXELS) * torch.exp(-log_deviation_Md), log_deviation_Md
@@ -210,21 +213,21 @@ class SurpriseLam(nn.Module):
     def _likelihood(
         self, past_MD: torch.Tensor, surprise_Md: torch.Tensor, log_deviation_Md: torch.Tensor
     ) -> torch.Tensor:
-        """Logarithm of the density of the next displacement under each action, given the past: `(M, A)`."""
+        """Log-density of the next displacement given the past and each action: `(M, A)`."""
         shift_MAd, spread_Md = self.shift(past_MD).split([2 * self.num_actions, 2], dim=-1)
         log_spread_Md = self.log_spread + spread_Md
         means_MAd = self.clusters + self.offset + shift_MAd.unflatten(-1, (-1, 2))
         distance_MA = ((surprise_Md[:, None] - means_MAd) * torch.exp(-log_spread_Md)[:, None]).square().sum(-1)
-        # Student's t in two dimensions; its constant is that of the normal distribution, whatever the freedom.
+        # Student's t in two dimensions; its constant equals the normal distribution's for any degrees of freedom.
         log_scale_M1 = (log_deviation_Md + log_spread_Md).sum(-1, keepdim=True) + math.log(2 * math.pi)
         log_density_MA = -(FREEDOM / 2 + 1) * torch.log1p(distance_MA / FREEDOM) - log_scale_M1
         return torch.logaddexp(log_density_MA, torch.full_like(log_scale_M1, LOG_FAILED))
 
     @torch.no_grad()
     def _follow_clusters(self) -> None:
-        """Counts the step; as long as motion is only expected, the mixture's components are where the clusters are.
+        """Counts the step; copies the quantizer's clusters to the mixture's means during `expectation_steps`.
 
-        A buffer, from which a parameter departs later: a parameter that is sharded could not be set here.
+        The means are this buffer plus a learnt offset, because a sharded parameter could not be set here.
         """
         self.steps_trained += 1
         is_refined = self.steps_trained > self.config.expectation_steps
@@ -242,18 +245,19 @@ def _mlp(num_inputs: int, width: int, num_outputs: int, *, born_zero: bool = Fal
 
 
 def _pixels(values: torch.Tensor) -> torch.Tensor:
-    """uint8 to [-1, 1]."""
+    """Scales uint8 values to [-1, 1]."""
     return values.float() / 127.5 - 1
 
 
 def information(likelihood_MA: torch.Tensor, codes_M: torch.Tensor) -> torch.Tensor:
-    """Bits, a scalar, that latent actions give of the next displacement beyond the past.
+    """Computes the bits, a scalar, that latent actions give about the next displacement beyond the past.
 
-    The mean logarithm of its density given past and action over that given the past alone, in which each action has
-    the share that it has here: at most log2 A, 0 if all actions say the same, below 0 if they say what is wrong.
+    This is the mean log-ratio of the displacement's density given past and action to its density given the past alone.
+    The latter weights actions by their shares in `codes_M`. The value is at most log2 A, 0 if all actions predict the
+    same, and negative if their predictions are wrong.
 
     Args:
-        likelihood_MA: as `SurpriseLam.judge` gives it.
+        likelihood_MA: log-densities as returned by `SurpriseLam.judge`.
         codes_M: the latent actions.
     """
     share_A = torch.bincount(codes_M, minlength=likelihood_MA.shape[-1]) / len(codes_M)
@@ -263,6 +267,6 @@ def information(likelihood_MA: torch.Tensor, codes_M: torch.Tensor) -> torch.Ten
 
 
 def build_surprise_lam(params: "SurpriseLamParams", sprite: Box, frame_size: tuple[int, int]) -> SurpriseLam:
-    """A latent action model with the weights that `params.seed` draws, for frames whose sprite is there."""
+    """Builds a latent action model, initialised from `params.seed`, for frames with the agent at `sprite`."""
     torch.manual_seed(params.seed)
     return SurpriseLam(config_from(SurpriseLamConfig, params, sprite=tuple(sprite), frame_size=tuple(frame_size)))

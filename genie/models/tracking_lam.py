@@ -1,11 +1,11 @@
-"""The latent action model of kind `surprise` where the camera stands still: it looks as if one followed the agent.
+"""Latent action model of kind `surprise` for a fixed camera: it simulates a camera that follows the agent.
 
-The agent is tracked by its colours (`genie.models.backprojection`), which were found without labels, and each frame is
-moved so that it is in the middle. So what was measured of the whole picture is now measured of the agent, and nothing
-else of `SurpriseLam` changes.
+The model tracks the agent by its colours (`genie.models.backprojection`), which were found without labels, and shifts
+each frame so that the agent is in the centre. Displacements are then those of the agent instead of the whole picture.
+Nothing else of `SurpriseLam` changes.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of frames, `H W C` pixels, `K` colours, `d` the two
-numbers of a place or a displacement.
+numbers of a position or a displacement.
 """
 
 from typing import TYPE_CHECKING
@@ -20,14 +20,14 @@ from genie.models.surprise_lam import SurpriseLam, SurpriseLamConfig
 if TYPE_CHECKING:
     from genie.core.params import SurpriseLamParams
 
-SPRITE_SIDE = 11  # pixels of the box around the agent that is its sprite
+SPRITE_SIDE = 11  # pixels a side of the box around the agent
 
 
 class TrackingLam(SurpriseLam):
-    """Frames to latent actions, the agent tracked.
+    """Latent action model that tracks the agent and infers actions from frames.
 
     Args:
-        config: its shape; the sprite is in the middle of a frame that is as high as it is wide.
+        config: the model's configuration; the sprite is in the centre of a square frame.
     """
 
     kind = "tracking_lam"
@@ -37,7 +37,7 @@ class TrackingLam(SurpriseLam):
         self.register_buffer("likeness_K", torch.zeros(NUM_COLORS))
 
     def places(self, frames_MHWC: torch.Tensor) -> torch.Tensor:
-        """Where the agent is in uint8 frames: `(M, 2)`, pixels from the left and from the top."""
+        """Locates the agent in uint8 frames: `(M, 2)`, pixels from the left and from the top."""
         return locate(self.likeness_K[colors_of(frames_MHWC)])[0]
 
     def sprites(self, frames_MHWC: torch.Tensor) -> list[Box]:
@@ -49,14 +49,14 @@ class TrackingLam(SurpriseLam):
         places_Md = self.places(frames_MHWC)
         followed_MHWC = windows_at(frames_MHWC, places_Md.round(), frames_BTHWC.shape[2])
         shape = frames_BTHWC.shape[:2]
-        # As the picture moves when a camera follows: the other way.
+        # Negative: with a camera that follows the agent, the picture moves the opposite way.
         return followed_MHWC.unflatten(0, shape), -places_Md.unflatten(0, shape).diff(dim=1)
 
 
 def build_tracking_lam(
     params: "SurpriseLamParams", likeness_K: torch.Tensor, frame_size: tuple[int, int]
 ) -> TrackingLam:
-    """A latent action model with the weights that `params.seed` draws, for an agent of such colours."""
+    """Builds a latent action model, initialised from `params.seed`, for an agent with the colours `likeness_K`."""
     torch.manual_seed(params.seed)
     corner = [size // 2 - SPRITE_SIDE // 2 for size in frame_size]
     sprite = (*corner, SPRITE_SIDE, SPRITE_SIDE)

@@ -13,6 +13,7 @@ from genie.data.caches import CacheFileError, cache_attributes, read_token_shard
 from genie.data.episodes import EpisodeFile, EpisodeStore
 from genie.data.parallel_writing import write_shards
 from genie.data.shards import Shard
+from genie.distributed.claims import claim, release
 from genie.models.tokenizer import Tokenizer
 
 FRAMES_AT_ONCE = 64  # few, so that they stay in the cache of a CPU
@@ -59,7 +60,9 @@ def tokenize(
         "precision": accelerator.mixed_precision,
     }
     unfinished = resume_folder("tokenize", identity)
+    claim(unfinished)
     write_shards(folder, list(files), unfinished, is_finished=is_finished, write=write, name="tokenize")
+    release(unfinished)
 
 
 def tokens_of(tokenizer: Tokenizer, file: EpisodeFile, bar: tqdm) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from genie.data.episodes import SCHEMA_VERSION, EpisodeFile, EpisodeFileError, E
 from genie.data.hdf5 import writing_hdf5
 from genie.data.parallel_writing import write_shards
 from genie.data.shards import SPLITS, Shard
+from genie.distributed.claims import claim, release
 from genie.sources.bursts import Bursts
 from genie.sources.engines import distribution
 from genie.sources.levels import levels_and_seeds, shards_of, simulator_of
@@ -54,7 +55,11 @@ def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, 
     write = partial(write_shards, folder, shards, is_finished=partial(_is_finished, params), write=record)
     if resume:
         identity = {"params": params.model_dump(), "schema_version": SCHEMA_VERSION, **distribution()}
-        return write(resume_folder("collect", identity), name="collect")
+        unfinished = resume_folder("collect", identity)
+        claim(unfinished)
+        num_frames = write(unfinished, name="collect")
+        release(unfinished)
+        return num_frames
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".collect-", dir=Path(folder).parent) as scratch:
         return write(Path(scratch) / "frames", name="collect")

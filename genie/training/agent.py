@@ -1,4 +1,4 @@
-"""The latent action model of kind `surprise` for frames whose agent is not known yet: found first, without labels."""
+"""Builds the latent action model of kind `surprise`, after locating the agent in the frames without labels."""
 
 import sys
 
@@ -16,11 +16,11 @@ from genie.training.sprite import SpriteError, find_sprite, measure_staying
 def build_for_agent(
     params: SurpriseLamParams, store: EpisodeStore, frame_size: tuple[int, int], device: torch.device | str = "cpu"
 ) -> SurpriseLam:
-    """A model with the weights that `params.seed` draws, on the device: a `TrackingLam` where no camera follows.
+    """Builds the model on the device, initialised from `params.seed`: a `TrackingLam` if no camera follows the agent.
 
     Raises:
         WindowError: no episode is long enough to look for an agent in.
-        SpriteError: no camera follows an agent, and none is to be tracked; the message names the cause and the fix.
+        SpriteError: no camera follows an agent, and none can be tracked; the message names the cause and the fix.
     """
     try:
         return build_surprise_lam(params, find_sprite(measure_staying(store, device)), frame_size).to(device)
@@ -31,6 +31,6 @@ def build_for_agent(
     try:
         return build_tracking_lam(params, find_colors(store, device).cpu(), frame_size).to(device)
     except AgentError as fault:
-        # Pressed to the right for ever, an agent stands at the border of such a picture, where actions show nothing.
+        # A policy that leans right keeps the agent at the border of such a picture, where actions have no effect.
         instead = "set lam.kind to pixels and collect.policy to uniform"
         raise SpriteError(f"{cause}, and no agent moves by itself: {fault}; {instead}") from None

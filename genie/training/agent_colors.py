@@ -1,10 +1,11 @@
-"""The colours of an agent that moves before a camera that stands still: found in the frames, without labels.
+"""Finds the colours of an agent in front of a static camera, without labels.
 
-Of all that moves there, an agent alone is in every frame and goes another way at almost every step: what else passes
-goes on as before, or is there for a while. So the colours of what moves are clustered, and each cluster is tracked as
-if it were the agent's, with the colours that gather where it is. The agent is what is not lost and turns most often.
+Of all moving objects, only the agent is in every frame and changes direction at almost every step: other objects keep
+their direction, or appear only for a while. So the colours of moving pixels are clustered, and each cluster is tracked
+as if it were the agent's, with the colours that gather around it. The agent is the cluster that is never lost and
+changes direction most often.
 
-Axes: `C` clips, `T` frames, `M` frames of all clips, `H W` pixels, `K` colours, `d` the two numbers of a place.
+Axes: `C` clips, `T` frames, `M` frames of all clips, `H W` pixels, `K` colours, `d` the two coordinates of a position.
 """
 
 import warnings
@@ -18,20 +19,20 @@ from genie.data.windows import read_windows, spread_starts, window_starts
 from genie.distributed.progress import progress
 from genie.models.backprojection import NUM_COLORS, colors_of, locate
 
-NUM_CLIPS, CLIP = 256, 10  # frames a clip
-CHANGED = 40  # of 255, that a channel differs by from the frame before and from the frame after where something passes
-NUM_CLUSTERS, NUM_CLUSTERED = 24, 20_000  # of the colours of so many such pixels
-ROUNDS = 3  # in which colours are learnt where the agent is thought to be, and it is located by them
-REACH = 4  # pixels around an agent's place in which its colours are learnt
-MIN_PIXELS = 20  # of a colour, and
-DEVIATIONS = 3.0  # above what chance gives, for a colour to be an agent's
-MIN_MASS = 0.5  # of the median frame's likeness, for the agent to be there
-NEAR, TURNED = 12.0, 1.5  # pixels: no farther goes an agent in a transition; so far is another way
-MIN_TRACKED = 0.3  # share of pairs of transitions in which the agent is near and goes another way
+NUM_CLIPS, CLIP = 256, 10  # number of clips, frames per clip
+CHANGED = 40  # of 255: difference of a channel from the frame before and the frame after that marks a moving pixel
+NUM_CLUSTERS, NUM_CLUSTERED = 24, 20_000  # number of clusters, and of moving pixels that are clustered
+ROUNDS = 3  # iterations: learn colours around the estimated positions, then locate the agent by them
+REACH = 4  # pixels around the agent's position in which its colours are learnt
+MIN_PIXELS = 20  # near the agent, for a colour to be the agent's
+DEVIATIONS = 3.0  # standard deviations above chance, for a colour to be the agent's
+MIN_MASS = 0.5  # of the median frame's likeness, for the agent to be present
+NEAR, TURNED = 12.0, 1.5  # pixels: largest displacement of an agent; smallest change of it that counts as a turn
+MIN_TRACKED = 0.3  # share of pairs of transitions in which the agent moves within NEAR and turns
 
 
 class AgentError(ValueError):
-    """Nothing that moves is an agent to be tracked; the message names the cause."""
+    """No moving object can be tracked as the agent; the message names the cause."""
 
 
 def find_colors(store: EpisodeStore, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -39,13 +40,13 @@ def find_colors(store: EpisodeStore, device: torch.device | str = "cpu") -> torc
 
     Raises:
         WindowError: no episode is as long as a clip.
-        AgentError: nothing is in almost every frame and goes another way time and again.
+        AgentError: nothing is present in almost every frame and changes direction often enough.
     """
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, CLIP), NUM_CLIPS)
     frames_CTHWC = torch.from_numpy(read_windows(store, starts, CLIP)).to(device)
     passing_CTHW = _passing(frames_CTHWC)
     colors_PC = frames_CTHWC[passing_CTHW].cpu().numpy().astype(np.float32)
-    if len(colors_PC) < len(frames_CTHWC):  # not even a pixel a clip
+    if len(colors_PC) < len(frames_CTHWC):  # fewer than one pixel per clip
         raise AgentError("nothing moves")
     clusters = _clusters(colors_PC)
     cluster_CTHW = torch.full(passing_CTHW.shape, -1, device=device)
@@ -65,7 +66,7 @@ def find_colors(store: EpisodeStore, device: torch.device | str = "cpu") -> torc
 
 
 def _passing(frames_CTHWC: torch.Tensor) -> torch.Tensor:
-    """Pixels that differ from those before and after: bool `(C, T, H, W)`, nowhere in a clip's first and last frame."""
+    """Pixels that differ from those before and after: bool `(C, T, H, W)`, False in a clip's first and last frame."""
     changed = (frames_CTHWC[:, 1:].int() - frames_CTHWC[:, :-1].int()).abs().amax(-1) > CHANGED
     passing = torch.zeros(frames_CTHWC.shape[:-1], dtype=torch.bool, device=frames_CTHWC.device)
     passing[:, 1:-1] = changed[:, :-1] & changed[:, 1:]
@@ -73,16 +74,16 @@ def _passing(frames_CTHWC: torch.Tensor) -> torch.Tensor:
 
 
 def _clusters(colors_PC: np.ndarray) -> np.ndarray:
-    """Means `(at most NUM_CLUSTERS, 3)` of k-means of colours `(P, 3)`."""
+    """Cluster centres `(at most NUM_CLUSTERS, 3)` of k-means on colours `(P, 3)`."""
     drawn = np.random.default_rng(0).choice(len(colors_PC), min(len(colors_PC), NUM_CLUSTERED), replace=False)
     seen = colors_PC[drawn]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "One of the clusters is empty")  # nothing is tracked by it then
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # such a cluster tracks nothing
         return kmeans2(seen, min(NUM_CLUSTERS, len(np.unique(seen, axis=0))), minit="++", seed=0)[0]
 
 
 def _track(likeness_MHW: torch.Tensor, color_MHW: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Colours that gather where likeness does, and the share of pairs of transitions in which they are the agent's."""
+    """Colours that gather where likeness does, and the share of pairs of transitions in which they move as an agent."""
     places_Md, mass_M = locate(likeness_MHW)
     there_M = mass_M >= 2  # pixels
     for _ in range(ROUNDS):
@@ -97,7 +98,7 @@ def _track(likeness_MHW: torch.Tensor, color_MHW: torch.Tensor) -> tuple[torch.T
 
 
 def _likeness(color_MHW: torch.Tensor, places_Md: torch.Tensor) -> torch.Tensor:
-    """Share `(K,)` of each colour's pixels that are within reach of the places, less what chance and noise give."""
+    """Share `(K,)` of each colour's pixels that lie within `REACH` of the positions, beyond chance and noise."""
     _, height, width = color_MHW.shape
     x_M, y_M = places_Md.T
     columns_MW = (torch.arange(width, device=x_M.device) - x_M[:, None]).abs() <= REACH

@@ -1,6 +1,6 @@
-"""What a training step costs: operations and memory, counted by running it on tensors that have shapes and no values.
+"""Counts the operations and memory of a training step by running it on fake tensors, which have shapes but no values.
 
-The models and optimizers are those that train, so a change of either changes the count. Nothing of their size is
+The models and optimizers are those used in training, so a change to either changes the count. Nothing of their size is
 allocated: a step of any scale is counted on any machine, in seconds.
 """
 
@@ -30,26 +30,26 @@ from genie.models.tokenizer import build_tokenizer
 from genie.training.step import make_optimizers
 
 Model = Literal["tokenizer", "probe", "lam", "motion", "steering", "dynamics"]
-A_SPRITE = Box(27, 28, 10, 8)  # where CoinRun's is: of what size a step is, not where it looks, depends on it
+A_SPRITE = Box(27, 28, 10, 8)  # CoinRun's; the cost of a step depends on its size, not on its position
 TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """One step of training on one device.
+    """Costs of one training step on one device.
 
     Attributes:
-        parameters: of the model.
-        samples: windows or transitions of the batch, or its frames where the model takes them one by one.
-        frames: of the batch; a transition has two.
-        model_flops: of forward and backward; a multiply-add counts 2. Matrix products and convolutions count, all else
-            does not: it is bound by memory.
-        optimizer_flops: of the update, whatever the batch.
-        weight_bytes: parameters in float32 and, with bf16, the copies to multiply by.
-        gradient_bytes: in float32.
-        optimizer_bytes: what the optimizers keep between steps.
-        activation_bytes: what forward keeps for backward. Without the scores of attention.
-        score_bytes: those, which the CPU keeps, and the fused kernels of a GPU compute anew.
+        parameters: number of the model's parameters.
+        samples: windows or transitions in the batch, or frames if the model takes them one by one.
+        frames: frames in the batch; a transition has two.
+        model_flops: FLOPs of forward and backward; a multiply-add counts as 2. Only matrix products and convolutions
+            are counted; everything else is memory-bound.
+        optimizer_flops: FLOPs of the update, independent of the batch.
+        weight_bytes: parameters in float32 and, with bf16, their bfloat16 copies.
+        gradient_bytes: gradients in float32.
+        optimizer_bytes: optimizer state kept between steps.
+        activation_bytes: tensors saved by forward for backward, except attention scores.
+        score_bytes: attention scores, which the CPU saves and a GPU's fused kernels recompute.
     """
 
     parameters: int
@@ -65,12 +65,12 @@ class StepCosts:
 
 
 def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
-    """Counts a step of one model at its batch size; the global random state is left as it was.
+    """Counts a step of one model at its batch size; the global random state is unchanged.
 
     Args:
-        name: which model.
-        params: its size and its batch.
-        bf16: whether it computes in mixed precision, by the CPU's rules; a GPU's keep a few more tensors in float32.
+        name: the model.
+        params: determine its size and batch.
+        bf16: whether to use mixed precision, by the CPU's autocast rules; a GPU's keep a few more tensors in float32.
 
     Raises:
         ValueError: the batch is too small to train on.
@@ -79,22 +79,22 @@ def step_costs(name: Model, params: Params, bf16: bool = False) -> StepCosts:
         with torch.device("meta"):
             model = build(name, params)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model.to_empty(device="cpu")  # a processor's operations, of which meta tensors lack some
+            model.to_empty(device="cpu")  # the CPU's operators; meta tensors lack some of them
             return count_step(model, blank_batch(name, params), training_params(name, params), bf16)
 
 
 def training_params(name: Model, params: Params) -> TrainingParams:
-    """What a model is trained with."""
+    """Training parameters of a model."""
     return params.lam.of_kind() if name == "lam" else getattr(params, name)
 
 
 def section_of(name: Model, params: Params) -> str:
-    """Where `params.yaml` says how large a model and its batch are."""
+    """Section of `params.yaml` that sets the size of a model and its batch."""
     return f"lam.{params.lam.kind}" if name == "lam" else name
 
 
 def build(name: Model, params: Params) -> nn.Module:
-    """A model as its stage builds it."""
+    """Builds a model as its stage does."""
     if name == "tokenizer":
         return build_tokenizer(params.tokenizer)
     if name == "lam" and params.lam.kind == "surprise":
@@ -118,7 +118,7 @@ def build(name: Model, params: Params) -> nn.Module:
 
 
 def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.Tensor]:
-    """A batch as a model's windows give it, all zeros."""
+    """An all-zero batch with the shapes that a model's windows produce."""
     settings = training_params(name, params)
     batch_size, window = settings.batch_size, getattr(settings, "window", 1)
     actions_BS = torch.zeros(batch_size, window - 1, dtype=torch.int64)
@@ -138,7 +138,7 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
 def count_step(
     model: nn.Module, batch: torch.Tensor | dict[str, torch.Tensor], params: TrainingParams, bf16: bool
 ) -> StepCosts:
-    """Trains a model for a step on a batch, be they real or fake, and counts."""
+    """Trains a model for one step on a batch, both real or fake, and counts its costs."""
     parameters = list(model.parameters())
     optimizers = make_optimizers(model, params, "bf16" if bf16 else "no")
     memory = _Memory(parameters)
@@ -166,24 +166,24 @@ def count_step(
 
 
 def si(value: float, unit: str = "") -> str:
-    """A number to three digits with a decimal prefix: `1.25 GB`."""
+    """Formats a number to three significant digits with an SI prefix: `1.25 GB`."""
     value = float(f"{value:.3g}")
     power = max(0, min(6, math.floor(math.log10(value) / 3))) if value else 0
     return f"{three_digits(value / 1000**power)} {'kMGTPE'[power - 1] if power else ''}{unit}".rstrip()
 
 
 def three_digits(value: float) -> str:
-    """A number to three digits, thousands set apart."""
+    """Formats a number to three significant digits, with thousands separators."""
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
 class _Memory(TorchDispatchMode):
-    """Sees which tensors a forward pass keeps for the backward pass, each storage once.
+    """Records the tensors that a forward pass saves for the backward pass, counting each storage once.
 
     Attributes:
-        weight_copies: bytes of the weights that were cast.
-        activations: bytes of all others but weights and attention scores.
-        scores: bytes of those.
+        weight_copies: bytes of cast copies of the weights.
+        activations: bytes of all saved tensors but weights, their copies and attention scores.
+        scores: bytes of attention scores.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor]):
@@ -207,10 +207,10 @@ class _Memory(TorchDispatchMode):
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Inside, what is kept for backward is seen."""
+        """Context in which tensors saved for backward are recorded."""
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            self._kept[_storage(tensor)] = tensor.untyped_storage()  # held, so that no other gets its address
+            self._kept[_storage(tensor)] = tensor.untyped_storage()  # a reference, so that its address is not reused
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -218,7 +218,7 @@ class _Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is torch.ops.aten.bincount.default:  # its shape depends on values, unless they are below minlength
+        if function is torch.ops.aten.bincount.default:  # output shape depends on values unless all are below minlength
             return args[0].new_zeros(args[2])
         result = function(*args, **kwargs)
         if function is torch.ops.aten._softmax.default:

@@ -1,4 +1,4 @@
-"""The one training loop: any model whose `forward(batch)` returns `(loss, metrics)`."""
+"""Training loop for any model whose `forward(batch)` returns `(loss, metrics)`."""
 
 import math
 import signal
@@ -23,7 +23,7 @@ from genie.training.step import TrainingStep
 
 LOGS_PER_RUN = 100
 VALIDATIONS_PER_RUN = 10
-SAVING_SHARE = 0.01  # of the time at most goes into saving what a killed run goes on from
+SAVING_SHARE = 0.01  # largest fraction of the time spent on saving resume state
 
 Row = dict[str, float]
 
@@ -37,29 +37,29 @@ def train(
     resume: ResumeStore,
     validate: Validation,
 ) -> list[Row]:
-    """Trains `model` in place for `params.steps` steps, going on from saved state where there is some.
+    """Trains `model` in place for `params.steps` steps, resuming from saved state if there is any.
 
     Args:
-        model: `forward(batch) -> (loss, metrics)`, metrics being scalar tensors.
-        dataset: item `step` is the batch of that step, so that a run's data position is its step; `in_memory` tells
+        model: `forward(batch) -> (loss, metrics)`, where metrics are scalar tensors.
+        dataset: item `step` is the batch of that step, so that a run's data position is its step; `in_memory` says
             whether drawing it is cheap.
         params: batch size, steps, learning rate and so on.
         accelerator: device, precision, processes.
-        tracker: where curves go.
-        resume: where the state is saved, again and again and at the end, and on Ctrl-C.
-        validate: called now and then with the model in eval mode and the step; returns held-out metrics. Only the first
+        tracker: receives the curves.
+        resume: stores the state periodically, at the end and on Ctrl-C.
+        validate: called periodically with the model in eval mode and the step; returns held-out metrics. Only the first
             of several processes validates and saves.
 
     Returns:
-        The curve, a row a hundredth of the run: `step`, `lr`, the means since the last row of `train_loss`,
-        `train_grad_norm` and the training metrics, and now and then held-out metrics (`val_...`).
+        The curve, one row per hundredth of the run: `step`, `lr`, the means since the last row of `train_loss`,
+        `train_grad_norm` and the training metrics, and in some rows held-out metrics (`val_...`).
 
     Raises:
-        FloatingPointError: the loss or the gradient's norm is not finite; what is saved is from before.
-        ResumeError: there is a saved state that cannot be read.
-        WindowError: the processes cannot share a batch alike.
+        FloatingPointError: the loss or the gradient norm is not finite; the saved state is from before.
+        ResumeError: a saved state exists but cannot be read.
+        WindowError: the batch cannot be divided equally among the processes.
     """
-    torch.manual_seed(params.seed)  # alike in all processes, which draw as one: see genie.distributed.collectives
+    torch.manual_seed(params.seed)  # the same in all processes: see genie.distributed.collectives
     dataset.take_share(accelerator.process_index, accelerator.num_processes)
     saved = _load(resume, accelerator)
     if saved:
@@ -77,7 +77,7 @@ def train(
 
     steps = progress(name="train", total=params.steps, unit="step")
     steps.update(start)
-    # A worker takes time from the models' threads on a CPU: only what must be read from a file is worth one.
+    # On a CPU a worker takes time from the model's threads: it only pays off if batches are read from files.
     drawn = batches(dataset, start, num_workers=0 if dataset.in_memory else 1)
     with _Interrupts(accelerator) as interrupts:
         for step, batch in enumerate(drawn, start=start + 1):
@@ -114,7 +114,7 @@ def train(
 
 
 class _Means:
-    """Running means of scalar tensors, read only when asked: reading waits for the device."""
+    """Running means of scalar tensors, read only on request, because reading synchronises with the device."""
 
     def __init__(self):
         self._sums, self._count = {}, 0
@@ -125,14 +125,14 @@ class _Means:
             self._sums[name] = self._sums.get(name, 0) + value
 
     def take(self, prefix: str, accelerator: Accelerator) -> Row:
-        """The means since the last call, over all processes."""
+        """Returns the means since the last call, over all processes, and resets them."""
         totals = accelerator.reduce(torch.stack([total.float() for total in self._sums.values()]), "mean").tolist()
         means = {prefix + name: total / self._count for name, total in zip(self._sums, totals, strict=True)}
         self._sums, self._count = {}, 0
         return means
 
     def check_finite(self, step: int) -> None:
-        """Ends the run if a loss since the last call of `take` was not finite, or a gradient."""
+        """Raises FloatingPointError if a loss or gradient norm since the last call of `take` was not finite."""
         for name, what in (("loss", "training loss"), ("grad_norm", "gradient's norm")):
             total = float(self._sums.get(name, 0))
             if not math.isfinite(total):
@@ -148,7 +148,7 @@ class _Means:
 
 
 class _Clock:
-    """Steps a second since it was made or last asked."""
+    """Measures steps per second since its creation or the last query."""
 
     def __init__(self, step: int):
         self._step, self._time = step, time.monotonic()
@@ -160,7 +160,7 @@ class _Clock:
 
 
 class _Saves:
-    """When to save: so seldom that it takes no more than `SAVING_SHARE` of the time. The first process decides."""
+    """Schedules saves so that they take at most `SAVING_SHARE` of the time. The first process decides."""
 
     def __init__(self, step: int):
         self._step, self._time, self._next = step, time.monotonic(), step + 1
@@ -168,7 +168,7 @@ class _Saves:
 
     @property
     def share(self) -> float:
-        """Of the time since this was made, what went into saving."""
+        """Fraction of the time since creation that was spent on saving."""
         return self._seconds / (time.monotonic() - self._start)
 
     def are_due(self, step: int) -> bool:
@@ -176,7 +176,7 @@ class _Saves:
 
     @contextmanager
     def timed(self, step: int) -> Iterator[None]:
-        """Around a save; plans the next one by what this one took."""
+        """Times a save in its context and schedules the next one by its duration."""
         start = time.monotonic()
         seconds_a_step = (start - self._time) / max(1, step - self._step)
         yield
@@ -187,10 +187,10 @@ class _Saves:
 
 
 class _Interrupts:
-    """Holds a first Ctrl-C back until its step is done and saved; a second one acts at once.
+    """Defers the first Ctrl-C until the current step is done and saved; a second one acts at once.
 
-    Of several processes none does: each would be at another step, and all would have to wait for one another at every
-    one to agree.
+    With several processes it does nothing: each would be at a different step, and agreeing on one would require
+    synchronising at every step.
     """
 
     def __init__(self, accelerator: Accelerator):
@@ -217,7 +217,7 @@ class _Interrupts:
 
 @contextmanager
 def _validating(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Eval mode, and what is drawn at random leaves no trace: only one of several processes validates."""
+    """Eval mode, with the random state restored afterwards, because only one of several processes validates."""
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     model.eval()
     with accelerator.autocast(), torch.random.fork_rng(devices):
@@ -226,7 +226,7 @@ def _validating(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _gather(sharded: nn.Module, model: nn.Module, accelerator: Accelerator) -> None:
-    """Gives the first process's `model`, which is whole, the weights of the one that is trained."""
+    """Loads the gathered weights of the sharded model into `model` on the first process."""
     state = gathered(sharded.state_dict(), keep=accelerator.is_main_process)
     if accelerator.is_main_process:
         model.to(accelerator.device).load_state_dict(state)
@@ -246,13 +246,13 @@ def _save(
 
 
 def _load(resume: ResumeStore, accelerator: Accelerator) -> dict | None:
-    """What the first process finds, for all."""
+    """Loads the saved state on the first process and broadcasts it to all."""
     [saved] = broadcast_object_list([resume.load() if accelerator.is_main_process else None])
     return saved
 
 
 def _restore(saved: dict, parts: dict, tracker: Tracker) -> tuple[int, list[Row]]:
-    """All but the model, which is restored before it is sharded."""
+    """Restores all parts but the model, which is restored before it is sharded; returns the step and the curve."""
     for name, part in parts.items():
         if isinstance(part, torch.optim.Optimizer):
             load_optimizer(part, saved[name])

@@ -1,8 +1,8 @@
-"""Muon: each matrix moves by its momentum made orthogonal (Jordan et al. 2024, "Muon: an optimizer for hidden layers in
-neural networks"; scaled as by Liu et al. 2025, arXiv 2502.16982, section 2.2).
+"""Muon optimizer: updates each matrix by its orthogonalised momentum (Jordan et al. 2024, "Muon: an optimizer for
+hidden layers in neural networks"; scaled as in Liu et al. 2025, arXiv 2502.16982, section 2.2).
 
-Our own, since torch's takes matrices only, and most weights here are kernels; and since a step of many small matrices
-takes 7 ms instead of 11 if those of one shape are made orthogonal at once (the tokenizer's, on two cores).
+torch's own Muon takes only matrices, and most weights here are convolution kernels. Orthogonalising all matrices of one
+shape at once also reduces a step of many small matrices from 11 ms to 7 ms (the tokenizer's, on two cores).
 
 Axes: `M` matrices, `O` outputs and `I` inputs of a layer.
 """
@@ -14,24 +14,24 @@ import torch
 
 from genie.distributed.fsdp import shard_like, whole
 
-# Odd polynomial that drives singular values towards one, quickly rather than exactly (Jordan et al.).
+# Odd polynomial that drives singular values towards one, fast rather than exactly (Jordan et al.).
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
-UPDATE_RMS = 0.2  # of AdamW's updates, so that one learning rate suits both (Liu et al.)
+UPDATE_RMS = 0.2  # that of AdamW's updates, so that both share one learning rate (Liu et al.)
 
 
 class Muon(torch.optim.Optimizer):
-    """For the weights of linear and convolutional layers; kernels count as matrices `(O, I * k * k)`.
+    """Muon for the weights of linear and convolutional layers; kernels are treated as matrices `(O, I * k * k)`.
 
-    Gradients say in which directions a matrix should move, but a few directions drown the others; made orthogonal,
-    the update moves along all of them alike. Of sharded matrices each process makes the whole update.
+    A few directions dominate a gradient; the orthogonalised update moves equally along all of them. For sharded
+    matrices, every process computes the full update.
 
     Args:
-        matrices: parameters of two axes or more.
+        matrices: parameters with at least two axes.
         lr: learning rate, as for AdamW.
-        weight_decay: decoupled, as AdamW's.
-        momentum: Nesterov's.
-        dtype: in which updates are made orthogonal; bfloat16 is precise enough, but a CPU that must emulate it takes
-            twenty times as long over it as in float32.
+        weight_decay: decoupled, as in AdamW.
+        momentum: Nesterov momentum.
+        dtype: dtype in which updates are orthogonalised; bfloat16 is precise enough, but takes twenty times as long as
+            float32 on a CPU that must emulate it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
-        """Moves all matrices that have a gradient."""
+        """Updates all matrices that have a gradient."""
         for group in self.param_groups:
             alike = defaultdict(list)
             for matrix in group["params"]:
@@ -72,11 +72,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices_MOI: torch.Tensor) -> torch.Tensor:
-    """The nearest matrices `(M, O, I)` whose singular values are all about one (0.7 to 1.2), by Newton-Schulz."""
+    """Nearest matrices `(M, O, I)` with all singular values about one (0.7 to 1.2), by Newton-Schulz iteration."""
     is_tall = matrices_MOI.shape[1] > matrices_MOI.shape[2]
     x = matrices_MOI.mT if is_tall else matrices_MOI
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    # Of long matrices all but two products can be of their short sides; squares of singular values need float32.
+    # For long matrices, all but two products need only the short side; the Gram matrix squares singular values, which
+    # needs float32.
     is_long = x.shape[2] >= 2 * x.shape[1] and x.dtype.itemsize >= 4
     x = _by_gram(x) if is_long else _by_matrix(x)
     return x.mT if is_tall else x
@@ -91,8 +92,8 @@ def _by_matrix(x: torch.Tensor) -> torch.Tensor:
 
 
 def _by_gram(x: torch.Tensor) -> torch.Tensor:
-    """The same polynomials, of the Gram matrix alone: each maps it to `p gram p`, and `x` to the product of all `p` by
-    `x`."""
+    """Same as `_by_matrix`, but iterates on the Gram matrix: each polynomial `p` maps it to `p gram p`, and `x` is
+    multiplied once by the product of all `p`."""
     a, b, c = COEFFICIENTS
     gram, p, product = x @ x.mT, None, None
     for _ in range(ITERATIONS):

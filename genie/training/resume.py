@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from genie.core.files import replacing
 from genie.core.params import TrainingParams
 from genie.core.paths import resume_folder
+from genie.distributed.claims import claim, release
 
 VERSION = 2  # of what the training loop saves
 
@@ -19,7 +20,7 @@ class ResumeError(ValueError):
 
 
 class ResumeStore:
-    """Saves and finds the state of one run.
+    """Saves and finds the state of one run; waits while another run with the same identity is at work.
 
     Args:
         stage: its name.
@@ -40,6 +41,7 @@ class ResumeStore:
         }
         self.folder = resume_folder(stage, identity)
         self.path = self.folder / "state.pt"
+        claim(self.folder)
 
     def save(self, state: dict) -> None:
         """Replaces the saved state, whole or not at all.
@@ -76,3 +78,4 @@ class ResumeStore:
     def clear(self) -> None:
         """Forgets the state; called when the stage has written its out."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        release(self.folder)

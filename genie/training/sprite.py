@@ -1,10 +1,9 @@
-"""Where the agent is: found in the frames, without labels.
+"""Locates the agent's sprite in the frames, without labels.
 
-A camera that follows the agent leaves its sprite where it is and moves all else. So in transitions in which the picture
-moves, the sprite's pixels look more like they did at the same place than like they did at the place that the picture
-moved from. So do those of what is drawn over the picture, such as a score or a compass: it stands at the border, and
-the agent does not. Where objects move before a background that stands still, most of the picture is not where it is
-said to have moved to.
+If the camera follows the agent, its sprite stays at one position and everything else moves. So in transitions in which
+the picture moves, the previous frame predicts the sprite's pixels better unshifted than shifted by the picture's
+motion. The same holds for overlays, such as a score or a compass: those touch the border, and the agent does not. If
+instead objects move over a static background, the measured motion does not explain most of the picture.
 
 Axes: `M` transitions, `H W C` pixels.
 """
@@ -22,28 +21,29 @@ from genie.models.registration import Box, displacements, warp
 
 NUM_PAIRS = 1024
 BATCH = 128  # pairs at once
-MOVED = 2.0  # pixels, from which on a picture moved far enough to tell the sprite from what is behind it
+MOVED = 2.0  # pixels; a picture that moved farther separates the sprite from the background
 MIN_MOVED_SHARE = 0.05  # of the pairs
-# Of the error of what was at a pixel's place, that of what was where the picture moved from, at the median pixel: 0.04
-# in CoinRun, up to 0.25 in games whose picture scrolls, 0.75 in Bigfish, where big fish pass before the sea.
+# Ratio of the error of the shifted previous frame to that of the unshifted one, at the median pixel: 0.04 in CoinRun,
+# up to 0.25 in games whose picture scrolls, 0.75 in Bigfish, where big fish swim over a static sea.
 MAX_MOVING_ERROR = 0.5
-# What a sprite's pixels gain by staying, in units of what a median pixel changes by when the picture moves: 20 to 71 in
-# games whose camera follows the agent, 3 and less in others.
+# Sum over a sprite's pixels of how much lower the unshifted error is, in units of the median pixel's unshifted error:
+# 20 to 71 in games whose camera follows the agent, at most 3 in others.
 MIN_GAIN = 10.0
-MARGIN = 2  # pixels that are added on every side: limbs that swing, an outline
+MARGIN = 2  # pixels added on every side, for swinging limbs and an outline
 
 
 class SpriteError(ValueError):
-    """There is no sprite that the camera follows; the message names the cause."""
+    """The camera follows no sprite; the message names the cause."""
 
 
 @dataclass(frozen=True)
 class Staying:
-    """What was measured to find the sprite.
+    """Measurements that locate the sprite.
 
     Attributes:
-        error_staying_HW: mean squared error of a pixel, of what was at its place, where the picture moved.
-        error_moving_HW: the same of what was at the place that the picture moved from.
+        error_staying_HW: each pixel's mean squared error against the unshifted previous frame, over the transitions in
+            which the picture moved.
+        error_moving_HW: the same against the previous frame shifted by the picture's motion.
         moved_share: share of the transitions in which the picture moved.
     """
 
@@ -53,7 +53,7 @@ class Staying:
 
 
 def measure_staying(store: EpisodeStore, device: torch.device | str = "cpu") -> Staying:
-    """Measures pairs of frames spread over a split.
+    """Measures frame pairs spread over a split.
 
     Raises:
         WindowError: no episode has two frames.
@@ -75,10 +75,10 @@ def measure_staying(store: EpisodeStore, device: torch.device | str = "cpu") -> 
 
 
 def find_sprite(measured: Staying) -> Box:
-    """The box of the sprite, a margin included.
+    """Bounding box of the sprite, including a margin.
 
     Raises:
-        SpriteError: the camera stands still, or nothing stays where it is while it moves.
+        SpriteError: the camera is static, or nothing stays at its position while the camera moves.
     """
     share = measured.moved_share
     if share < MIN_MOVED_SHARE:

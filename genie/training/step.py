@@ -1,4 +1,4 @@
-"""One step of training: forward, backward, clipped gradient, update."""
+"""One training step: forward, backward, gradient clipping, update."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from genie.training.muon import Muon
 
 
 class TrainingStep:
-    """Calls move a model's parameters by one batch each.
+    """Callable that trains a model on one batch.
 
     Args:
         model: on its device, or sharded.
@@ -22,8 +22,8 @@ class TrainingStep:
         accelerator: device, precision, processes.
 
     Attributes:
-        optimizers: by name.
-        schedulers: of their learning rates, by the same names.
+        optimizers: optimizers by name.
+        schedulers: learning rate schedulers by the same names.
     """
 
     def __init__(self, model: nn.Module, params: TrainingParams, accelerator: Accelerator):
@@ -34,7 +34,7 @@ class TrainingStep:
             for name, optimizer in self.optimizers.items()
         }
         is_sharded = accelerator.torch_device_mesh is not None
-        self._wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)  # spares it DDP, and nothing else
+        self._wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)  # only skips DDP
         self._updates = [accelerator.prepare_optimizer(optimizer) for optimizer in self.optimizers.values()]
         self._wrapped.train()
 
@@ -51,8 +51,8 @@ class TrainingStep:
         """Trains on a batch that is on the model's device.
 
         Args:
-            batch: what the model's `forward` takes.
-            timed: entered around `forward`, `backward` and `optimizer`, named so.
+            batch: input of the model's `forward`.
+            timed: makes the context entered around each phase, from its name: `forward`, `backward`, `optimizer`.
 
         Returns:
             `loss`, `grad_norm` before clipping, and the model's metrics: scalar tensors.
@@ -73,12 +73,12 @@ class TrainingStep:
 def make_optimizers(
     model: nn.Module, params: TrainingParams, mixed_precision: str = "no"
 ) -> dict[str, torch.optim.Optimizer]:
-    """`muon` for the weights of layers, `adamw` for all else: embeddings, biases, gains.
+    """Makes `muon` for layer weights and `adamw` for all other parameters: embeddings, biases, gains.
 
     Args:
-        model: whose parameters they move.
+        model: the model whose parameters they update.
         params: learning rate and weight decay.
-        mixed_precision: the accelerator's; `bf16` says that bfloat16 is fast here.
+        mixed_precision: the accelerator's; `bf16` implies that bfloat16 is fast on this device.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     weights = [layer.weight for layer in layers]
@@ -92,7 +92,7 @@ def make_optimizers(
 
 
 def lr_factor(step: int, params: TrainingParams) -> float:
-    """Share of the peak learning rate for the step after `step` others: linear warm-up, then half a cosine to 0."""
+    """Fraction of the peak learning rate after `step` steps: linear warm-up, then cosine decay to 0."""
     if step < params.warmup_steps:
         return (step + 1) / params.warmup_steps
     done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -62,3 +63,29 @@ def test_a_full_disk_is_one_oserror(shortage, tmp_path):
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "[Errno 27] File too large\n", "")
     assert os.listdir(tmp_path) == ["whole.h5"]
+
+
+READ_LOCKED = """
+import sys
+from genie.data.hdf5 import open_hdf5
+try:
+    print(open_hdf5(sys.argv[1])["x"][:].tolist())
+except ValueError as fault:
+    print(fault)
+"""
+
+
+@pytest.mark.parametrize(("told", "outcome"), [(None, "[7, 7]\n"), ("TRUE", "{path}: cannot be locked (")])
+def test_a_file_that_is_locked_is_read(tmp_path, told, outcome):
+    """Another program's lock, or a network disk without locks, does not make a whole file a truncated one."""
+    path = tmp_path / "a.h5"
+    with writing_hdf5(path) as file:
+        file["x"] = np.full(2, 7)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)} | (
+        {} if told is None else {"HDF5_USE_FILE_LOCKING": told}
+    )
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        command = [sys.executable, "-c", READ_LOCKED, str(path)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.stdout.startswith(outcome.format(path=path)), ran.stderr

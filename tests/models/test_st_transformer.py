@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from genie.models import st_transformer
 from genie.models.st_transformer import (
     SpatialAttention,
     STTransformer,
@@ -112,3 +113,19 @@ def test_one_frame_at_a_time_equals_all_at_once(scrambled, x_BTND, conditioned, 
         condition = None if condition_BTD is None else condition_BTD[:, now]
         step, past = transformer(x_BTND[:, now], TIMES[now], None, condition, past)
         torch.testing.assert_close(step[:, 0], whole[:, t])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_fused_attention_in_parts_is_that_of_the_whole(rows, monkeypatch):
+    """CUDA's kernels take fewer than 65,536 rows of a batch, and temporal attention has worlds times places."""
+    q, k, v = torch.randn(3, 7, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    mask = st_transformer.causal_mask(5)
+    sizes = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(st_transformer, "MAX_ROWS", rows)
+    monkeypatch.setattr(
+        st_transformer.F, "scaled_dot_product_attention", lambda *a, **b: sizes.append(len(a[0])) or fused(*a, **b)
+    )
+    torch.testing.assert_close(st_transformer.fused_attention(q, k, v, mask), st_transformer.attend(q, k, v, mask))
+    assert max(sizes) <= rows
+    assert sum(sizes) == 7

@@ -1,4 +1,6 @@
+import fcntl
 import hashlib
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -281,3 +283,17 @@ def test_more_processes_than_shards_is_one_line(collect_params, tmp_path, monkey
     with pytest.raises(SharingError, match=r"^runtime\.processes: 6 .* 5 shards; .* lower collect\.shard_frames$"):
         collect(collect_params, tmp_path / "frames")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_shard_that_another_program_has_locked_is_not_recorded_anew(collect_params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    with monkeypatch.context() as stopped:
+        stopped.setattr("genie.data.parallel_writing._move", lambda *_: None)  # all is recorded, and waits
+        collect(collect_params, tmp_path / "frames", resume=True)
+    shards = sorted((tmp_path / ".cache").rglob("*.h5"))
+    with ExitStack() as stack:
+        for shard in shards:
+            fcntl.flock(stack.enter_context(shard.open()), fcntl.LOCK_EX)
+        assert collect(collect_params, tmp_path / "frames", resume=True) == 0
+    assert len(hashes(tmp_path / "frames")) == len(shards) == 5

@@ -74,7 +74,7 @@ def test_an_experiment_in_a_copy_finds_the_state_of_its_project(open_store, tmp_
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert open_store().load()["step"] == 3
     assert project_root() == tmp_path.resolve()
-    assert os.listdir(tmp_path / "copy") == []
+    assert not (tmp_path / "copy/.cache/resume").exists()
 
 
 def test_a_full_disk_is_one_oserror_and_keeps_the_state_before(open_store):
