@@ -39,9 +39,8 @@ def main(params: Params, tracker: Tracker) -> None:
     learnt_from = world.dynamics.config
     tokens = read_tokens("data/tokens/test", learnt_from.tokenizer_fingerprint)
     actions = read_latent_actions("data/actions/test.h5", learnt_from.lam_fingerprint)
-    distances = [probe_distance(probe, settings.horizon)]
-    if settings.i3d_weights:
-        distances.append(i3d_distance(settings.i3d_weights, settings.horizon, world.device))
+    i3d = [i3d_distance(settings.i3d_weights, settings.horizon, world.device)] if settings.i3d_weights else []
+    distances = [probe_distance(probe, settings.horizon), *i3d]
     play = partial(play_branches, params.collect, "test", past_frames=world.context_frames + lam.history - 1)
     branches = play(settings.num_states)
     held = play(settings.steered_states, held_frames=settings.steered_frames)
@@ -54,20 +53,21 @@ def main(params: Params, tracker: Tracker) -> None:
         metrics |= rollout_metrics(rollouts) | drift_metrics(drift)
         for distance in distances:
             metrics |= distance.metrics()
-        labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
-        found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
-        metrics |= counterfactual_metrics(found, world.buttons)
-        metrics |= label_metrics(lam, probe, branches, found.differs_MEE)
-        steered, steering = measure_steering(world, labels, held, settings.seed)
-        metrics |= steering
+        if branches and held:
+            labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
+            found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
+            metrics |= counterfactual_metrics(found, world.buttons)
+            metrics |= label_metrics(lam, probe, branches, found.differs_MEE)
+            steered, steering = measure_steering(world, labels, held, settings.seed)
+            metrics |= steering
     with replacing_folder(REPORT) as folder:
         with accelerator.autocast():
             write_report(folder, world, store, tokens, actions, rollouts, drift, settings.num_gifs, settings.seed)
-        write_counterfactuals(folder, branches, found, world.buttons)
-        write_steering(folder, held, steered, settings.num_gifs)
         write_sprite(folder, store, lam)
+        if branches and held:
+            write_counterfactuals(folder, branches, found, world.buttons)
+            write_steering(folder, held, steered, settings.num_gifs)
     write_metrics("evaluate", metrics)
-
     tracker.log_final(metrics)
     log_report(tracker, REPORT)
     with TemporaryDirectory() as folder:

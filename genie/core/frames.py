@@ -1,17 +1,17 @@
-"""What a frame is outside a model, uint8 RGB of one shape, and how alike frames are."""
+"""Frame format outside the models (uint8 RGB of one shape), and the similarity of frames."""
 
 import numpy as np
 
 FRAME_SHAPE = (64, 64, 3)
-PATCH = 4  # pixels a side of what one token stands for
-MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB): JSON knows no infinity
+PATCH = 4  # side, in pixels, of the patch that one token represents
+MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB), because JSON has no infinity
 
 
 def psnr(mse: np.ndarray) -> float:
-    """Peak signal-to-noise ratio, in dB, of a whole set of frames: that of the mean of their squared errors.
+    """Peak signal-to-noise ratio, in dB, of a set of frames, computed from the mean of their squared errors.
 
-    The mean over frames of each frame's PSNR would be ruled by the frames that are copied exactly (infinite),
-    and most of CoinRun stands still.
+    Averaging per-frame PSNRs instead would let exactly copied frames (infinite PSNR) dominate, and most of CoinRun
+    is static.
 
     Raises:
         ValueError: the set is empty.

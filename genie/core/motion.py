@@ -1,14 +1,14 @@
-"""Which transitions move: most of CoinRun stands still, and standing still is easy to predict."""
+"""Detects moving transitions: most of CoinRun's are static, and those are easy to predict."""
 
 import numpy as np
 
 PIXEL_CHANGE = 8  # of 255, in any channel
-# Of the pixels. CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls).
+# Share of the pixels. CoinRun has few transitions between 1% (only an enemy walks) and 10% (the view scrolls).
 MOVING_SHARE = 0.1
 
 
 def changed_share(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The share, in [0, 1], of the pixels that changed by more than `PIXEL_CHANGE` in any channel.
+    """Share, in [0, 1], of the pixels that changed by more than `PIXEL_CHANGE` in any channel.
 
     Args:
         before, after: frames `(..., H, W, C)` uint8; their leading axes are broadcast.

@@ -1,4 +1,4 @@
-"""Strict, typed parameters: `params.yaml` is the one truth, and all stages read it through `load_params`."""
+"""Strict, typed parameters: `params.yaml` is their only source, and all stages read it through `load_params`."""
 
 import math
 from pathlib import Path
@@ -20,17 +20,17 @@ GAMES = (
 
 
 class ParamsError(ValueError):
-    """`params.yaml` does not say what it must; the message names the key and the fix."""
+    """`params.yaml` is invalid; the message names the key and the fix."""
 
 
 class Strict(BaseModel):
-    """No unknown keys, no silent conversions, no changes after loading."""
+    """Base model: no unknown keys, no silent conversions, immutable after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class RuntimeParams(Strict):
-    """How to compute; only `precision` and, through the order of sums, `compile` decide the numbers."""
+    """How to compute; only `precision` and, through the order of summation, `compile` affect the numbers."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16"]
@@ -41,7 +41,7 @@ class RuntimeParams(Strict):
 
 
 class SplitCounts(Strict):
-    """One count a split."""
+    """One count per split."""
 
     train: Count
     val: Count
@@ -49,7 +49,7 @@ class SplitCounts(Strict):
 
 
 class CollectParams(Strict):
-    """The simulator, the policy that plays it and how much is recorded."""
+    """The simulator, the policy that plays it, and the amount of data to record."""
 
     env_name: Literal[GAMES]
     distribution_mode: Literal["easy", "hard"]
@@ -66,7 +66,7 @@ class CollectParams(Strict):
 
 
 class Schedule(Strict):
-    """How a model is trained, all but its seed."""
+    """How a model is trained, without its seed."""
 
     batch_size: Annotated[int, Field(gt=0, le=65536)]
     steps: Count
@@ -77,7 +77,7 @@ class Schedule(Strict):
 
 
 class TrainingParams(Schedule):
-    """What the one training loop needs to know of any model."""
+    """Training loop parameters common to all models."""
 
     seed: Seed
 
@@ -102,7 +102,7 @@ class TokenizerParams(TrainingParams):
 
 
 class MotionEncoderSection(Schedule):
-    """A model that sees windows of frames through the motion encoder, all but its seed."""
+    """A model that encodes windows of frames with the motion encoder, without its seed."""
 
     history: Annotated[int, Field(ge=1, le=64)]
     width: Width
@@ -158,7 +158,7 @@ class SurpriseLamParams(SharedLamParams, SurpriseSection, TrainingParams):
 
     @property
     def window(self) -> int:
-        """Frames a window that is measured: twelve, beyond what a transition is expected from."""
+        """Frames per measured window: twelve more than the history that predicts a transition."""
         return self.history + 12
 
 
@@ -167,14 +167,14 @@ class PixelLamParams(SharedLamParams, PixelsSection, TrainingParams):
 
 
 class LamParams(SharedLamParams):
-    """Which latent action model, what both kinds share, and a section for each."""
+    """The kind of latent action model, what both kinds share, and a section for each kind."""
 
     kind: Literal["surprise", "pixels"]
     surprise: SurpriseSection
     pixels: PixelsSection
 
     def of_kind(self) -> SurpriseLamParams | PixelLamParams:
-        """Those of the kind that is trained, as one."""
+        """Parameters of the selected kind, with the shared ones merged in."""
         shared = self.model_dump(include=set(SharedLamParams.model_fields))
         if self.kind == "surprise":
             return SurpriseLamParams(**shared, **self.surprise.model_dump())
@@ -186,7 +186,7 @@ class MotionParams(TrainingParams):
 
 
 class SteeringParams(TrainingParams):
-    """What an arrow presses."""
+    """The steering: which latent action an arrow presses."""
 
 
 class DynamicsParams(TrainingParams):
@@ -213,14 +213,14 @@ class DynamicsParams(TrainingParams):
 
 
 class SamplingParams(Strict):
-    """How a frame's tokens are drawn from the dynamics."""
+    """How a frame's tokens are sampled from the dynamics."""
 
     maskgit_steps: Annotated[int, Field(gt=0, le=256)]
     temperature: Annotated[float, Field(ge=0, le=100)]
 
 
 class EvaluateParams(Strict):
-    """How much is measured and shown."""
+    """How much to evaluate and to show."""
 
     num_clips: Count
     horizon: Annotated[int, Field(ge=4, le=1000)]
@@ -262,7 +262,7 @@ def parse_params(tree: dict, source: str = "params.yaml") -> Params:
     """Validates a tree of plain values.
 
     Raises:
-        ParamsError: one line a fault, each naming the key, what was found and what is wanted.
+        ParamsError: has one line per error, each with the key, the value found and what is expected.
     """
     try:
         return Params.model_validate(tree)
@@ -275,16 +275,16 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Reads and validates a parameter file.
 
     Raises:
-        ParamsError: the file is missing, no YAML, or says something other than it must.
+        ParamsError: the file is missing, not YAML, or invalid.
     """
     return parse_params(read_tree(path), str(path))
 
 
 def read_tree(path: str | Path) -> dict:
-    """The plain values of a parameter file, whatever they are.
+    """Reads a parameter file as plain values, without validating them.
 
     Raises:
-        ParamsError: the file is missing or no YAML.
+        ParamsError: the file is missing or not YAML.
     """
     try:
         return read_yaml(path)

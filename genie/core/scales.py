@@ -1,4 +1,4 @@
-"""Scales: `scales/<name>.yaml` holds what differs from `params.yaml` at another size of the same pipeline."""
+"""Scales: `scales/<name>.yaml` overrides values of `params.yaml` for another size of the same pipeline."""
 
 import io
 import json
@@ -10,11 +10,11 @@ from genie.core.params import Params, ParamsError, load_params, parse_params, re
 
 SCALES_FOLDER = Path("scales")
 
-NULL_TAG = "tag:yaml.org,2002:null"  # written as it was read: ruamel would leave the value out
+NULL_TAG = "tag:yaml.org,2002:null"  # written as `null`: ruamel would omit the value
 
 
 def load_scale(name: str, params_path: str | Path = "params.yaml") -> tuple[dict, Params]:
-    """What a scale changes, and all parameters once it has.
+    """Loads a scale's changes, and all parameters with them applied.
 
     Raises:
         ParamsError: there is no such scale, or `params.yaml` is not valid with or without it.
@@ -23,7 +23,7 @@ def load_scale(name: str, params_path: str | Path = "params.yaml") -> tuple[dict
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in SCALES_FOLDER.glob("*.yaml")))
         raise ParamsError(f"no scale {name!r} in {SCALES_FOLDER}/ (there: {known or 'none'})")
-    load_params(params_path)  # so that its own faults are not laid on the scale
+    load_params(params_path)  # validated first, so that its errors are not blamed on the scale
     changes, tree = read_tree(path), read_tree(params_path)
     if not isinstance(changes, dict):
         raise ParamsError(f"{path}: must hold sections and keys as params.yaml does")
@@ -32,21 +32,21 @@ def load_scale(name: str, params_path: str | Path = "params.yaml") -> tuple[dict
 
 
 def write_scale(name: str, params_path: str | Path = "params.yaml") -> Params:
-    """Writes a scale's values into `params.yaml`; all else in it, comments too, stays as it is.
+    """Writes a scale's values into `params.yaml`; the rest of the file, including comments, is unchanged.
 
     Raises:
-        ParamsError: as `load_scale`; nothing is written then.
+        ParamsError: as `load_scale`; nothing is written.
     """
     _, params = load_scale(name, params_path)
     params_path = Path(params_path)
-    from ruamel.yaml import YAML  # here, since only who writes needs it
+    from ruamel.yaml import YAML  # imported here, because only writing needs it
 
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # never fold a line
     yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL_TAG, "null"))
     tree = yaml.load(params_path)
-    _change(tree, yaml.load(_path(name)))  # read again, with the style of its numbers: 3.0e-5, not 3e-05
+    _change(tree, yaml.load(_path(name)))  # read again to keep the style of its numbers: 3.0e-5, not 3e-05
     text = io.StringIO()
     yaml.dump(tree, text)
     with replacing(params_path) as temporary:
@@ -55,7 +55,7 @@ def write_scale(name: str, params_path: str | Path = "params.yaml") -> Params:
 
 
 def scale_flags(name: str, params_path: str | Path = "params.yaml") -> str:
-    """A scale as options of `dvc exp run`: `-S a.b=1 -S ...`, with no space that a shell would split.
+    """Formats a scale as options of `dvc exp run`: `-S a.b=1 -S ...`, with no spaces inside values.
 
     Raises:
         ParamsError: as `load_scale`.

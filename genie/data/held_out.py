@@ -21,7 +21,7 @@ NUM_LEVELS_CLIPS = 512  # candidates of `lively_prompts`, over many levels
 
 
 def held_out_prompt(frame: int, context: int, lam_fingerprint: str) -> Prompt:
-    """Prompt of the `context` real test frames that end at index `frame`; fewer if the episode starts later.
+    """Prompt of the `context` real test frames that end at index `frame`; fewer near an episode's start.
 
     The latent actions between them are known if the cache of that LAM's actions exists.
 

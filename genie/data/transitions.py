@@ -1,5 +1,8 @@
-"""Batches of transitions for models that measure motion, each transition observed once: the latent action model of kind
-`surprise`, the motion predictor and the steering model."""
+"""Batches of transitions for models that measure motion.
+
+These are the latent action model of kind `surprise`, the motion predictor and the steering. Each transition is observed
+once and drawn many times.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol

@@ -35,7 +35,7 @@ def read_labelled_windows(
 
 
 class LabelledFrameWindows(FrameWindows):
-    """Same windows as `FrameWindows` with the same arguments; batches are as from `read_labelled_windows`."""
+    """Batches of the windows that `FrameWindows` draws with the same arguments, as from `read_labelled_windows`."""
 
     def __init__(self, store: EpisodeStore, window: int, batch_size: int, seed: int, num_batches: int):
         super().__init__(store, window, batch_size, seed, num_batches)

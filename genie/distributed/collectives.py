@@ -1,8 +1,8 @@
-"""Ranks: the processes that train one model together, each on its share of every batch, as one would on the whole.
+"""Collectives that make data-parallel training equal to training one process on the whole batch.
 
-Whatever is drawn at random is drawn by every rank for the whole batch, and each takes its share: so all generators stay
-in step, and so many ranks as there are draw what one alone would. What is measured over a batch is summed over ranks.
-With one process each function here does what it would do anyway.
+Every rank draws random numbers for the whole batch and takes its share: so all generators stay synchronised, and any
+number of ranks draws the same numbers as one. Statistics over a batch are summed over ranks. With one process, no
+function here communicates.
 """
 
 import torch
@@ -12,33 +12,33 @@ from genie.distributed.processes import num_processes, rank
 
 
 def num_ranks() -> int:
-    """Processes that share each batch: all of the stage's, once they have formed a group."""
+    """Number of processes that share each batch: all of the stage's once they have formed a group, else 1."""
     return num_processes() if distributed.is_initialized() else 1
 
 
 def my_share(whole: torch.Tensor) -> torch.Tensor:
-    """Of what was drawn for the batch of all ranks, as many rows in a row as each of them holds: this rank's."""
+    """This rank's contiguous rows of a tensor that was drawn for the batch of all ranks."""
     if num_ranks() == 1:
         return whole
     return whole.chunk(num_ranks())[rank()]
 
 
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
-    """Adds up, in place, what each rank holds."""
+    """Sums tensors over all ranks, in place."""
     if num_ranks() > 1:
         for tensor in tensors:
             distributed.all_reduce(tensor)
 
 
 def share_of_ranks(count: torch.Tensor) -> torch.Tensor:
-    """A count beside the mean of all ranks' counts: the weight of a mean over so many among the ranks' means."""
+    """A count divided by the mean count of all ranks: the weight of this rank's mean in the average over ranks."""
     total = count.clone()
     sum_over_ranks(total)
     return count * num_ranks() / total
 
 
 def rows_of_all_ranks(rows_MD: torch.Tensor, indices_K: torch.Tensor) -> torch.Tensor:
-    """Rows `(K, D)` by their indices in the batch of all ranks, each of which holds `M` of them."""
+    """Rows `(K, D)` by their indices in the batch of all ranks, each of which holds `M` rows."""
     if num_ranks() == 1:
         return rows_MD[indices_K]
     owner_K, own_index_K = indices_K // len(rows_MD), indices_K % len(rows_MD)
@@ -49,7 +49,7 @@ def rows_of_all_ranks(rows_MD: torch.Tensor, indices_K: torch.Tensor) -> torch.T
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Over the batch of all ranks, which hold alike many rows; torch's own `SyncBatchNorm` is for GPUs alone."""
+    """Batch normalisation over all ranks, which hold equally many rows; torch's `SyncBatchNorm` supports GPUs only."""
 
     def forward(self, x_MD: torch.Tensor) -> torch.Tensor:
         """Normalises `(M, D)`."""
@@ -66,7 +66,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """`distributed.all_reduce` with a gradient: what each rank holds is in the sum that every rank's loss is of."""
+    """Differentiable `distributed.all_reduce`: gradients are summed too, because every rank's loss uses the sum."""
 
     @staticmethod
     def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Fully sharded training (FSDP): of every weight, gradient and moment each process keeps its part alone.
+"""Fully sharded training (FSDP): each process keeps only its part of every weight, gradient and optimizer moment.
 
-What is saved is whole, so that it is read by any number of processes, sharded or not. Imports are where they are
-needed, since torch takes seconds over them that evaluation and play need not.
+Saved state is unsharded, so that any number of processes can read it, sharded or not. Imports are local, because they
+take seconds that evaluation and play do not need to spend.
 """
 
 import warnings
@@ -16,12 +16,12 @@ from torch.utils._pytree import tree_map_only
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """A copy of a model that is alike in all processes, of whose parameters each process of the mesh keeps its part."""
+    """Returns a sharded copy of a model, which must be identical in all processes of the mesh."""
     from torch.distributed.fsdp import fully_shard
 
-    # No model changes in place what a module returns.
+    # No model modifies a module's output in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    # FSDP takes no other order in memory.
+    # FSDP requires contiguous memory.
     copied = deepcopy(model).to(mesh.device_type, memory_format=torch.contiguous_format)
     for part in (*_blocks(copied), copied):
         fully_shard(part, mesh=mesh)
@@ -29,7 +29,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def shard_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A tensor that all processes hold whole, sharded as another of its shape if that is; itself if not."""
+    """Shards a tensor, whole in all processes, as `like` if that is sharded and of equal shape; else returns it."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(like, DTensor) and tensor.shape == like.shape:
@@ -38,18 +38,18 @@ def shard_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which this process may hold a part alone; all processes must ask."""
+    """Gathers a tensor if it is sharded; all processes must call it."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(state: Any, *, keep: bool) -> Any:
-    """A tree whose sharded tensors are whole and on the CPU; all processes must ask.
+    """Gathers the sharded tensors of a tree to the CPU; all processes must call it.
 
     Args:
         state: the tree.
-        keep: whether this process wants them; the others' are None.
+        keep: whether this process keeps them; if not, they become None.
     """
 
     from torch.distributed.tensor import DTensor
@@ -62,7 +62,7 @@ def gathered(state: Any, *, keep: bool) -> Any:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """`load_state_dict` of whole tensors, whether the optimizer's parameters are sharded or not."""
+    """Loads an optimizer state of full tensors, whether the optimizer's parameters are sharded or not."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sharded = {
         index: {name: shard_like(value, parameters[index]) for name, value in values.items()}
@@ -72,7 +72,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered by itself, so that no process ever holds the whole: the modules in the outermost lists."""
+    """Modules to shard separately, so that no process ever holds the whole model: those in the outermost lists."""
     for child in module.children():
         if isinstance(child, nn.Sequential | nn.ModuleList):
             yield from (part for part in child if any(True for _ in part.parameters()))

@@ -1,4 +1,4 @@
-"""Starts a stage in as many processes as `runtime.processes` says; they find each other by torchrun's own variables."""
+"""Launches a stage in `runtime.processes` processes, which find each other by torchrun's environment variables."""
 
 import json
 import logging
@@ -12,23 +12,23 @@ from genie.core.params import RuntimeParams
 from genie.distributed.processes import num_threads
 
 LOST = "lost the other processes"
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process leaves its fault for the one that started it
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # names the file in which a process leaves its error for its launcher
 
 
 class ProcessError(ValueError):
-    """One of the processes of a stage failed; the message is its own, or says how it ended."""
+    """A process of a stage failed; the message is its own, or says how it ended."""
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes already, as `launch` and `torchrun` start them."""
+    """Whether this process was started by `launch` or `torchrun`."""
     return "LOCAL_RANK" in os.environ
 
 
 def leave_fault(line: str) -> bool:
-    """Leaves a fault to the process that started this one, to be told once and beside what became of the others.
+    """Leaves an error message for the launcher, which reports it once, knowing how the other processes ended.
 
     Returns:
-        False if there is none that asked for it: then it is for this one to tell.
+        False if no launcher asked for it; the caller must then report it.
     """
     if ERROR_FILE not in os.environ:
         return False
@@ -37,7 +37,7 @@ def leave_fault(line: str) -> bool:
 
 
 def is_loss_of_others(fault: RuntimeError) -> bool:
-    """Whether a fault says no more than that another process has gone."""
+    """Whether an error only reports that another process is gone."""
     return is_launched() and any(
         sign in str(fault) for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
     )
@@ -47,15 +47,15 @@ def launch(module: str, runtime: RuntimeParams) -> None:
     """Runs `python -m module` in several processes on this machine, until all have ended.
 
     Raises:
-        ProcessError: one failed; the others were ended.
+        ProcessError: one failed; the others were terminated.
         KeyboardInterrupt: on Ctrl-C, once all have ended.
     """
-    # Here, since torch takes seconds that `genie --help` need not.
+    # Imported here, because torch takes seconds that `genie --help` does not need.
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it tells is raised below
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its errors are raised below
     os.environ["OMP_NUM_THREADS"] = str(max(1, num_threads(runtime) // runtime.processes))
     config = LaunchConfig(
         min_nodes=1,
@@ -72,7 +72,7 @@ def launch(module: str, runtime: RuntimeParams) -> None:
             raise KeyboardInterrupt from None
         raise ProcessError(f"ended by {signal.Signals(caught.sigval).name}") from None
     except ChildFailedError as error:
-        # Those that only lost the others, or were ended with them, are not the cause, though they may be the first.
+        # Processes that only lost the others, or were terminated with them, are not the cause, even if first to fail.
         failures = error.failures.items()
         rank, failure = min(failures, key=lambda item: (_is_consequence(item[1]), item[0]))
         if failure.exitcode < 0:

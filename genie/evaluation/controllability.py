@@ -42,7 +42,7 @@ def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: i
 
 
 def action_nmi(latent_actions: np.ndarray, actions: np.ndarray) -> float:
-    """Normalised mutual information, in [0, 1], of `(N,)` latent actions and `(N,)` true ones, made effective."""
+    """Normalised mutual information, in [0, 1], of latent and effective true actions, both `(N,)`."""
     taken = actions != NO_ACTION
     return normalised_mutual_information(latent_actions[taken], effective_action(actions[taken]))
 
@@ -121,7 +121,7 @@ class _Drawing:
         return actions_BS
 
     def metrics(self) -> dict[str, float]:
-        """Returns `psnr`, `psnr_random_action`, `psnr_copy_last` in dB; each also as `..._moving`, of moving transitions."""
+        """Returns `psnr`, `psnr_random_action`, `psnr_copy_last` in dB; also as `..._moving`, of moving transitions."""
         moving, metrics = np.concatenate(self._moving), {}
         for name, errors in self._mse.items():
             errors_MS = np.concatenate(errors)

@@ -162,7 +162,7 @@ def branch_metrics(
         the same in all states. `action_bits_..._within`, its mean within a state, for which it is enough that labels
         distinguish branches. Each is present only if there are such states.
     """
-    # Actions are equally frequent among branches. The probe has learnt the policy's frequencies and must correct them.
+    # Actions are equally frequent among branches; the probe must correct for the policy's frequencies that it learnt.
     options = {"equally_frequent": True} if isinstance(model, ActionProbe) else {}
     before_MTHWC = branches.past_MTHWC[:, -model.history :]
     led_ME = np.stack(
@@ -249,10 +249,7 @@ def confusion(found: Counterfactuals, buttons: Sequence[Button]) -> np.ndarray:
 
 
 def _score(found: Counterfactuals, buttons: Sequence[Button]) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each button scores, `(M, A)` bool, and its probability of scoring with a random button's frame, `(M, A)`.
-
-    The probability's average over buttons is the chance level.
-    """
+    """Hits of each button, `(M, A)` bool, and its probability of a hit with a random button's frame, `(M, A)`."""
     asked_A = np.array([button.effect for button in buttons])
     states = np.arange(len(found.closest_MA))[:, None, None]
     # [m, a, b]: whether the frame of button b counts as a hit for button a.

@@ -1,8 +1,9 @@
-"""How far dreamed clips are, as a set, from real ones: the Fréchet distance in a network's feature space.
+"""Fréchet distance between sets of dreamed and real clips, in a network's feature space.
 
 Legend: `B` clips of a batch, `T` frames, `H W C` pixels, `M` feature vectors, `D` their width, `...` leading axes.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -12,20 +13,20 @@ import torch.nn.functional as F
 
 from genie.evaluation.rollouts import REAL, SERIES
 
-Features = Callable[[torch.Tensor], torch.Tensor]  # `(B, T, H, W, C)` uint8 -> `(M, D)`, as many a clip
+Features = Callable[[torch.Tensor], torch.Tensor]  # `(B, T, H, W, C)` uint8 -> `(M, D)`, M / B vectors per clip
 
 I3D_SIZE = 224  # pixels a side
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Squared Fréchet distance of the Gaussians that fit two sets of vectors `(..., D)`, in float64.
+    """Squared Fréchet distance of Gaussians fitted to two sets of vectors `(..., D)`, in float64.
 
-    |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^1/2) (FID, arXiv 1706.08500, section 2). With S = R^T R from a QR
-    decomposition the last trace is the nuclear norm of R1 R2^T, which needs no square root of a matrix and holds for
-    fewer vectors than dimensions too. Small sets are biased upwards: compare only sets of equal size.
+    It is |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^1/2) (FID, arXiv 1706.08500, section 2). With S = R^T R from a QR
+    decomposition, the last trace is the nuclear norm of R1 R2^T. This needs no matrix square root and also holds for
+    fewer vectors than dimensions. Small sets are biased upwards: compare only sets of equal size.
 
     Raises:
-        ValueError: a set has fewer than two vectors.
+        ValueError: if a set has fewer than two vectors.
     """
     sets_MD = [vectors.reshape(-1, vectors.shape[-1]).astype(np.float64) for vectors in (first, second)]
     if min(map(len, sets_MD)) < 2:
@@ -39,14 +40,17 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sum((means[0] - means[1]) ** 2) + max(traces, 0.0))
 
 
+MIN_VECTORS = 4  # two on each side of the real clips' halves
+
+
 class FrechetDistance:
-    """Watches rollouts, keeps the features of their clips and not the frames, then tells the distances.
+    """Watcher of rollouts that collects features of clips, not their frames, and computes the distances.
 
     Args:
-        name: of the metric.
-        features: of a batch of clips.
-        num_frames: a clip's last frames, which features see.
-        series: those of `SERIES` to compare with what really happened.
+        name: name of the metric.
+        features: computes the features of a batch of clips.
+        num_frames: number of last frames of a clip from which features are computed.
+        series: the members of `SERIES` to compare with the real clips.
     """
 
     def __init__(self, name: str, features: Features, num_frames: int, series: Iterable[str] = SERIES):
@@ -57,25 +61,26 @@ class FrechetDistance:
 
     @torch.no_grad()
     def __call__(self, series: str, frames_BTHWC: torch.Tensor) -> None:
-        """Takes clips of a series."""
+        """Collects the features of clips of a series."""
         if series not in self._batches:
             return
-        # A covariance is made of small differences, noise in half precision.
+        # Covariances are computed from small differences, which are noise in half precision.
         with torch.autocast(frames_BTHWC.device.type, enabled=False):
             features_MD = self.features(frames_BTHWC[:, -self.num_frames :])
         self._batches[series].append(features_MD.unflatten(0, (len(frames_BTHWC), -1)).cpu().numpy())
 
     def metrics(self) -> dict[str, float]:
-        """`<name>` of the dream, then with each series' suffix; as `<name>_real` the first half of the real clips
-        against the second, what chance alone makes of half as many clips, of other levels.
+        """Returns the distance of each series from the real clips, as `<name>` plus the series' suffix.
 
-        The other distances are to the real clips that the dreams began as, and may be below that.
-
-        Raises:
-            ValueError: too few clips.
+        `<name>_real` compares the first half of the real clips with the second: the distance by chance alone, for half
+        as many clips, of different levels. The other distances are from the real clips with the same start as the
+        dreams, so they may be lower. If there are too few clips, the result is empty and one line goes to stderr.
         """
         clips = {series: np.concatenate(batches) for series, batches in self._batches.items()}
         real = clips.pop(REAL)
+        if len(real) < MIN_VECTORS:
+            print(f"{self.name} is left out: {len(real)} clips are too few; raise evaluate.num_clips", file=sys.stderr)
+            return {}
         metrics = {f"{self.name}_real": frechet_distance(*np.array_split(real, 2))}
         return metrics | {
             f"{self.name}{SERIES[series]}": frechet_distance(real, shown) for series, shown in clips.items()
@@ -83,13 +88,13 @@ class FrechetDistance:
 
 
 def probe_distance(probe, horizon: int) -> FrechetDistance:
-    """`frechet_probe`: in the features by which the supervised probe tells actions, one vector a transition.
+    """Builds the metric `frechet_probe`: the distance in features of the supervised probe, one vector per transition.
 
-    It asks whether dreams move as CoinRun does, and needs no network from elsewhere.
+    It measures whether dreams move as CoinRun does, and needs no external network.
 
     Args:
-        probe: `probe.features(frames_BTHWC)` is `(B, T - history, D)`, `probe.history` the frames before each next one.
-        horizon: frames dreamed; so each transition that leads to one counts.
+        probe: has `features(frames_BTHWC)`, `(B, T - history, D)`, and `history`, the frames before each next frame.
+        horizon: number of dreamed frames; every transition that leads to a dreamed frame counts.
     """
     return FrechetDistance(
         "frechet_probe",
@@ -99,15 +104,15 @@ def probe_distance(probe, horizon: int) -> FrechetDistance:
 
 
 def i3d_distance(weights: str, horizon: int, device: torch.device | str = "cpu") -> FrechetDistance:
-    """`fvd`, the Fréchet Video Distance (arXiv 1812.01717) of the dreamed frames.
+    """Builds the metric `fvd`, the Fréchet Video Distance (arXiv 1812.01717) of the dreamed frames.
 
     Args:
-        weights: the I3D trained on Kinetics-400 that is shared as `i3d_torchscript.pt`.
-        horizon: frames dreamed.
-        device: where to compute.
+        weights: path of the I3D trained on Kinetics-400, distributed as `i3d_torchscript.pt`.
+        horizon: number of dreamed frames.
+        device: device on which the I3D runs.
 
     Raises:
-        ValueError: the file is missing, damaged, no such network, or the horizon is too short for it.
+        ValueError: if the file is missing, damaged or another network, or if the horizon is too short for I3D.
     """
     try:
         features = partial(_i3d_features, torch.jit.load(weights, map_location=device).eval())
@@ -123,7 +128,7 @@ def i3d_distance(weights: str, horizon: int, device: torch.device | str = "cpu")
 
 
 def _i3d_features(network: torch.jit.ScriptModule, frames_BTHWC: torch.Tensor) -> torch.Tensor:
-    """`(B, 400)`, clip by clip: at 224 pixels a side a batch would fill the memory."""
+    """Computes features `(B, 400)`, one clip at a time: at 224 pixels a side, a batch would fill the memory."""
     features = []
     for frames_TCHW in frames_BTHWC.movedim(-1, 2):
         frames_TCHW = F.interpolate(frames_TCHW / 127.5 - 1, (I3D_SIZE, I3D_SIZE), mode="bilinear")

@@ -1,4 +1,4 @@
-"""Pictures of frames, true and dreamed: labelled grids of enlarged pixels, still or as GIFs.
+"""Pictures of true and dreamed frames: labelled grids of enlarged pixels, as PNGs or GIFs.
 
 Legend: `R C` rows and columns of panels, `H W 3` pixels, `S` shown frames, `A` latent actions; uint8 RGB.
 """
@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SCALE = 3  # screen pixels a pixel
+SCALE = 3  # screen pixels per frame pixel
 CAPTION_HEIGHT, GAP = 18, 4  # screen pixels
 BACKGROUND, INK, OUTLINE = (17, 17, 17), (238, 238, 238), (255, 0, 170)
-FRAME_MS, LAST_FRAME_MS = 160, 1000  # a GIF rests on its last frame
+FRAME_MS, LAST_FRAME_MS = 160, 1000  # milliseconds; a GIF pauses on its last frame
 
 
 def contact_sheet(panels_RCHW3: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """A grid of enlarged panels `(R, C, H, W, 3)`, each under its caption, as `(height, width, 3)`."""
+    """Draws a grid of enlarged panels `(R, C, H, W, 3)`, each under its caption: `(height, width, 3)`."""
     rows, columns, height, width, _ = panels_RCHW3.shape
     step_x, step_y = width * SCALE + GAP, height * SCALE + CAPTION_HEIGHT + GAP
     sheet = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), BACKGROUND)
@@ -31,12 +31,12 @@ def contact_sheet(panels_RCHW3: np.ndarray, captions: Sequence[Sequence[str]]) -
 
 
 def save_png(path: Path, picture_HW3: np.ndarray) -> None:
-    """Writes one picture."""
+    """Writes a picture as PNG."""
     Image.fromarray(picture_HW3).save(path)
 
 
 def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
-    """Writes pictures `(height, width, 3)` as an endless GIF, in one palette so that nothing flickers."""
+    """Writes pictures `(height, width, 3)` as a looping GIF, with one palette so that nothing flickers."""
     sample = np.concatenate([picture[::SCALE, ::SCALE] for picture in pictures])
     palette = Image.fromarray(sample).quantize(256)
     frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
@@ -45,13 +45,13 @@ def save_gif(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 
 def reconstruction_sheet(frames_CHW3: np.ndarray, decoded_CHW3: np.ndarray) -> np.ndarray:
-    """True frames above what the tokenizer makes of them."""
+    """Draws true frames above their reconstructions by the tokenizer."""
     blanks = [""] * (len(frames_CHW3) - 1)
     return contact_sheet(np.stack([frames_CHW3, decoded_CHW3]), [["true", *blanks], ["through tokens", *blanks]])
 
 
 def outlined(frames_CHW3: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Frames with a box (top, left, height, width) drawn around its pixels, as far as it is in the picture."""
+    """Draws the outline of a box (top, left, height, width) on frames, clipped to the picture."""
     frames_CHW3 = frames_CHW3.copy()
     rows, columns = (
         slice(max(0, first - 1), min(first + size + 1, most))
@@ -63,8 +63,13 @@ def outlined(frames_CHW3: np.ndarray, box: tuple[int, int, int, int]) -> np.ndar
 
 
 def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt's last frame, then the worlds in which each latent action, which has a name,
-    is held."""
+    """Draws the pictures of a GIF: the prompt's last frame, then the dreams in which each latent action is held.
+
+    Args:
+        prompt_HW3: the prompt's last frame.
+        dreams_ASHW3: the dreams, one per latent action.
+        names: captions of the latent actions.
+    """
     num_actions = len(dreams_ASHW3)
     columns = min(4, num_actions)
     rows = -(-num_actions // columns)
@@ -77,14 +82,14 @@ def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray, names: Seque
 
 
 def action_strip(dreams_ASHW3: np.ndarray, names: Sequence[str], num_columns: int = 6) -> np.ndarray:
-    """One row a latent action, held for as many frames as its columns say (at most `num_columns` of them)."""
+    """Draws one row per latent action, after as many held frames as each of at most `num_columns` columns says."""
     steps = np.unique(np.linspace(0, dreams_ASHW3.shape[1] - 1, num_columns).round().astype(int))
     captions = [[f"{name}, frame {step + 1}" for step in steps] for name in names]
     return contact_sheet(dreams_ASHW3[:, steps], captions)
 
 
 def dream_sheets(context_SHW3: np.ndarray, truth_SHW3: np.ndarray, dream_SHW3: np.ndarray) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt on both sides, then the truth beside the dream."""
+    """Draws the pictures of a GIF: the prompt on both sides, then the true frames beside the dream."""
     pairs = [(frame, frame, "prompt", "prompt") for frame in context_SHW3]
     pairs += [
         (true, dreamed, "true", f"dreamed, frame {t}")
@@ -100,7 +105,7 @@ def branch_sheet(
     actions: Sequence[str],
     names: Sequence[str],
 ) -> np.ndarray:
-    """For each state a row of real branches, the state itself before them, and below it a row of imagined ones."""
+    """Draws two rows per state: the state and its real branches, and below them the imagined branches."""
     columns = 1 + max(len(actions), len(names))
     blank = np.full_like(now_MHW3[0], BACKGROUND)
     panels, captions = [], []

@@ -1,4 +1,4 @@
-"""How much of the true actions the frames tell: the ceiling of the latent actions' `action_nmi`."""
+"""Accuracy of the probe in reading true actions off frames: the ceiling of the latent actions' `action_nmi`."""
 
 import numpy as np
 import torch
@@ -24,21 +24,21 @@ def evaluate_probe(
     history: int | None = None,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """How well the probe tells the effective actions of windows spread over a split.
+    """Measures how well the probe predicts the effective actions of windows spread over a split.
 
-    Of the same store, window, number of windows and history, `evaluate_lam` measures the same transitions.
+    With the same store, window, number of windows and history, `evaluate_lam` measures the same transitions.
 
     Args:
         probe: the probe.
         store: a split.
-        window: frames a window, more than the probe's history; its first ones are but looked at.
-        num_windows: at most this many.
-        history: frames before a transition, of which `action_nmi` takes those with so many; None: the probe's own.
-        batch_size: windows at once.
+        window: frames per window, more than the probe's history; the first frames serve as history only.
+        num_windows: maximum number of windows.
+        history: number of frames that a transition needs as history to count in `action_nmi`; None means the probe's.
+        batch_size: windows per batch.
 
     Returns:
-        `accuracy`, `cross_entropy` (nats) and `action_nmi`, the normalised mutual information of the told actions
-        with the true ones.
+        `accuracy`, `cross_entropy` (nats) and `action_nmi`, the normalised mutual information of the predicted
+        actions with the true ones.
     """
     device = next(probe.parameters()).device
     probe.eval()
@@ -59,7 +59,7 @@ def evaluate_probe(
 
 
 def validate_probe(store: EpisodeStore, window: int) -> Validation:
-    """For the training loop: all that `evaluate_probe` measures, on a few windows."""
+    """Builds the training loop's validation: all metrics of `evaluate_probe`, on a few windows."""
 
     def validate(model: ActionProbe, step: int) -> dict[str, float]:
         return evaluate_probe(model, store, window=window, num_windows=NUM_VALIDATION_WINDOWS)

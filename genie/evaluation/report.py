@@ -1,7 +1,8 @@
-"""What `evaluate` draws and tabulates: plots by matplotlib, tables as CSV, pictures of dreams.
+"""Report of the stage `evaluate`: matplotlib plots, CSV tables and pictures of dreams.
 
 Legend: `H W C` pixels, `S` dreamed frames, `N` frames of a split, `K` codes, `A` latent actions, `R E F` rows of
-panels, effective true actions, frames that each is held for. The same input gives the same bytes: DVC compares them.
+panels, effective true actions, frames that each is held for. The same input gives the same bytes, since DVC compares
+files.
 """
 
 import csv
@@ -58,7 +59,7 @@ SERIES_STYLE = {
 
 
 def log_report(tracker: Tracker, folder: Path) -> None:
-    """Copies a report to the stage's run, its pictures also as images."""
+    """Logs a report as an artifact of the stage's run, and its PNG pictures also as images."""
     tracker.log_artifact(folder)
     for picture in sorted(folder.glob("*.png")):
         tracker.log_image(picture.stem, np.asarray(Image.open(picture).convert("RGB")), step=0)
@@ -75,16 +76,20 @@ def write_report(
     num_gifs: int,
     seed: int,
 ) -> None:
-    """Fills `folder`: tables and plots of a split, and dreams from the `num_gifs` clips in which most moves.
+    """Writes tables and plots of a split to `folder`, and dreams from the `num_gifs` clips with the most motion.
 
-    `reconstructions.png`, `codebook_histogram.{csv,png}`, `action_table.{csv,png}`, `horizon.png`,
+    The files are `reconstructions.png`, `codebook_histogram.{csv,png}`, `action_table.{csv,png}`, `horizon.png`,
     `horizon_{all,moving}.csv`; for each prompt i `dream_<i>.gif`, `actions_<i>.gif`, `actions_<i>.png`.
 
     Args:
-        tokens, latent_actions: those of the whole split, the latter `(N,)`.
-        rollouts: what was measured on the split.
-        drift: the same, of longer clips: what is tabulated against horizon.
-        seed: of sampling.
+        folder: output folder; created if missing.
+        world: the world model.
+        store: the split.
+        tokens, latent_actions: tokens and latent actions of the whole split, the latter `(N,)`.
+        rollouts: measurements on the split.
+        drift: measurements on longer clips, tabulated against horizon.
+        num_gifs: number of clips.
+        seed: seed of sampling.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moving = {"all": False, "moving": True}
@@ -109,7 +114,7 @@ def write_report(
 
 
 def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactuals, buttons: Sequence[Button]) -> None:
-    """`counterfactual_confusion.{csv,png}`, and `branches.png`: real branches above, imagined ones below."""
+    """Writes `counterfactual_confusion.{csv,png}` and `branches.png`: real branches above imagined ones."""
     counts_EE = confusion(found, buttons)
     shares_EE = counts_EE / np.maximum(counts_EE.sum(axis=1, keepdims=True), 1)
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
@@ -136,8 +141,8 @@ def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactua
 
 
 def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray, num_gifs: int) -> None:
-    """`steering.png`, last frames of some states, real ones above and dreamed ones below; and for `num_gifs` of those
-    states `steering_<i>.gif`, how it came to that."""
+    """Writes `steering.png`, the last real frames of some states above the dreamed ones, and `steering_<i>.gif`, all
+    frames, for `num_gifs` of those states."""
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
     captions = [names, [f"dream, {name}" for name in names]]
     differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))
@@ -154,12 +159,12 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
 
 
 def _worth_showing(differs_M: np.ndarray) -> np.ndarray:
-    """Some of the states whose branches differ, or of all if none do."""
+    """Selects some of the states whose branches differ, or of all states if none do."""
     return spread_starts(np.flatnonzero(differs_M | ~differs_M.any()), NUM_BRANCHED)
 
 
 def write_sprite(folder: Path, store: EpisodeStore, lam: LatentActionModel) -> None:
-    """`sprite.png`: where the latent action model found the agent, on some frames; nothing, if it seeks none."""
+    """Writes `sprite.png`, the agent as the latent action model located it on some frames; only for kind `surprise`."""
     if not isinstance(lam, SurpriseLam):
         return
     starts = spread_starts(np.arange(store.num_frames), NUM_RECONSTRUCTIONS)
@@ -177,7 +182,7 @@ def _draw_shares(axes, shares: np.ndarray) -> None:
 
 
 def write_codebook(folder: Path, counts: np.ndarray) -> None:
-    """`codebook_histogram.csv` (code, count) and `.png` (most frequent first) of counts `(K,)`."""
+    """Writes `codebook_histogram.csv` (code, count) and `.png` (most frequent first) from counts `(K,)`."""
     _write_csv(folder / "codebook_histogram.csv", [{"code": k, "count": int(n)} for k, n in enumerate(counts)])
     shares = np.sort(counts)[::-1] / counts.sum()
     figure, axes = _figure(6, 3.2)
@@ -190,7 +195,7 @@ def write_codebook(folder: Path, counts: np.ndarray) -> None:
 
 
 def write_action_table(folder: Path, counts: np.ndarray) -> None:
-    """`action_table.csv` (latent_action, action, count, share of the row) and `.png`, of counts `(A, 6)`."""
+    """Writes `action_table.csv` (latent_action, action, count, share of the row) and `.png` from counts `(A, 6)`."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     _write_csv(
         folder / "action_table.csv",
@@ -216,7 +221,7 @@ def write_action_table(folder: Path, counts: np.ndarray) -> None:
 
 
 def write_horizon(folder: Path, tables: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """`horizon_<frames>.csv` of each of the tables that `horizon_table` gives, and all of them as `horizon.png`."""
+    """Writes each of the tables returned by `horizon_table` as `horizon_<frames>.csv`, and all as `horizon.png`."""
     figure = Figure(figsize=(4 * len(tables), 6), layout="constrained")
     panels = figure.subplots(len(MEASURES), len(tables), sharex=True, sharey="row", squeeze=False)
     for column, (frames, table) in enumerate(tables.items()):
@@ -247,11 +252,11 @@ def _figure(width: float, height: float):
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=130, metadata={"Software": None})  # the version of matplotlib is not ours to compare
+    figure.savefig(path, dpi=130, metadata={"Software": None})  # without the version of matplotlib
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
-    """Writes rows under their names, or under `columns`, which says them where there may be no row."""
+    """Writes rows as CSV. The header is `columns`, needed if there may be no rows, or the keys of the first row."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]))
         writer.writeheader()

@@ -4,6 +4,7 @@ Legend: `M` clips, `B` clips of a batch, `S` dreamed frames (the horizon), `T` f
 `A` latent actions. An action's index is its first frame's: those between T frames are T - 1.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,21 +97,18 @@ def measure_rollouts(
 
     Args:
         latent_actions: `(N,)`, those of the whole split.
-        horizon: frames dreamed.
+        horizon: frames dreamed; fewer, with one line on stderr, where no episode is as long.
         num_clips: at most this many.
         seed: of the random actions, uniform over all A (the inferred one included), and of sampling.
         watchers: see each batch's frames, which nobody keeps.
 
     Raises:
-        WindowError: no episode is as long as context and horizon together.
+        WindowError: no episode is longer than the context.
     """
-    context, length = world.context_frames, world.context_frames + horizon
-    try:
-        starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), num_clips)
-    except WindowError as fault:
-        raise WindowError(
-            f"to dream {horizon} frames (evaluate.horizon, evaluate.drift_horizon) after {context} of context: {fault}"
-        ) from None
+    context = world.context_frames
+    horizon = _fitting_horizon(store, context, horizon)
+    length = context + horizon
+    starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), num_clips)
     random_MS = np.random.default_rng(seed).integers(world.num_actions, size=(len(starts), horizon))
     mse, ssim, moving = {name: [] for name in SERIES}, {name: [] for name in SERIES}, []
     for first in progress(range(0, len(starts), batch_size), name="roll out", unit="batch"):
@@ -143,6 +141,18 @@ def measure_rollouts(
         ssim={name: np.concatenate(values) for name, values in ssim.items()},
         moving_MS=np.concatenate(moving),
     )
+
+
+def _fitting_horizon(store: EpisodeStore, context: int, horizon: int) -> int:
+    longest = int(np.diff(store.episode_starts, append=store.num_frames).max())
+    if longest <= context:
+        raise WindowError(f"no episode is longer than {context} frames of context: lower dynamics.context_frames")
+    if longest < context + horizon:
+        print(
+            f"the longest episode has {longest} frames: {longest - context} frames are dreamed in place of {horizon}",
+            file=sys.stderr,
+        )
+    return min(horizon, longest - context)
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
@@ -198,7 +208,7 @@ def _headline(rollouts: Rollouts, chosen_MS: np.ndarray) -> dict[str, float]:
     metrics, horizon = _metrics_at(rollouts, chosen_MS, t=1, ending=""), chosen_MS.shape[1]
     if chosen_MS[:, horizon - 1].any():
         metrics |= {f"psnr{SERIES[series]}_{horizon}": psnr_at(series, horizon) for series in ("imagined", "copy_last")}
-    told = [t for t in (1, 4) if chosen_MS[:, t - 1].any()]
+    told = [t for t in (1, 4) if t <= horizon and chosen_MS[:, t - 1].any()]
     return metrics | {f"delta_psnr_{t}": psnr_at("imagined", t) - psnr_at("random_action", t) for t in told}
 
 

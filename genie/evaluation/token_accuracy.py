@@ -1,4 +1,4 @@
-"""How well the dynamics tells the next frame's tokens."""
+"""Accuracy of the dynamics in predicting the next frame's tokens."""
 
 import numpy as np
 import torch
@@ -14,17 +14,17 @@ NUM_VALIDATION_WINDOWS = 64
 def evaluate_dynamics(
     model: Dynamics, tokens: np.ndarray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
 ) -> dict[str, float]:
-    """How well wholly masked frames are told from the clean ones before them, C at most, and the latent action.
+    """Measures the prediction of fully masked frames from at most C clean frames before them and the latent action.
 
     Args:
         model: the dynamics.
-        tokens: `(num_frames, N)`, those of a split.
-        latent_actions: `(num_frames,)`, its latent actions.
-        num_windows: at most this many, spread over the split.
-        batch_size: windows at once.
+        tokens: `(num_frames, N)` tokens of a split.
+        latent_actions: `(num_frames,)` latent actions of the split.
+        num_windows: maximum number of windows, spread over the split.
+        batch_size: windows per batch.
 
     Returns:
-        `cross_entropy` (nats a token) and `token_accuracy`.
+        `cross_entropy` (nats per token) and `token_accuracy`.
     """
     device, length = next(model.parameters()).device, model.config.context_frames + 1
     starts = window_starts(episode_starts_of(latent_actions), len(tokens), length)
@@ -42,7 +42,7 @@ def evaluate_dynamics(
 
 
 def validate_dynamics(tokens: np.ndarray, latent_actions: np.ndarray) -> Validation:
-    """For the training loop: all that `evaluate_dynamics` measures, on a few windows."""
+    """Builds the training loop's validation: all metrics of `evaluate_dynamics`, on a few windows."""
 
     def validate(model: Dynamics, step: int) -> dict[str, float]:
         return evaluate_dynamics(model, tokens, latent_actions, NUM_VALIDATION_WINDOWS)

@@ -1,4 +1,4 @@
-"""Tokens of every frame, computed once: training reads them again and again."""
+"""Computes the tokens of every frame once, since training reads them repeatedly."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,24 +16,24 @@ from genie.data.shards import Shard
 from genie.distributed.claims import claim, release
 from genie.models.tokenizer import Tokenizer
 
-FRAMES_AT_ONCE = 64  # few, so that they stay in the cache of a CPU
+FRAMES_AT_ONCE = 64  # small enough to stay in a CPU's cache
 
 
 def tokenize(
     tokenizer: Tokenizer, stores: Mapping[str, EpisodeStore], folder: str | Path, accelerator: Accelerator
 ) -> None:
-    """Writes the tokens of every split, a file a shard of frames; of several processes each writes some.
+    """Writes the tokens of every split, one file per shard of frames; several processes share the shards.
 
-    An interrupted call is gone on from.
+    An interrupted call is resumed.
 
     Args:
-        tokenizer: on the accelerator's device.
-        stores: of each split.
-        folder: what was there is replaced.
-        accelerator: whose device and precision decide the result too.
+        tokenizer: the tokenizer, on the accelerator's device.
+        stores: the frames of each split.
+        folder: output folder; its previous contents are replaced.
+        accelerator: its device and precision also determine the result.
 
     Raises:
-        SharingError: there are more processes than shards; said before anything is done.
+        SharingError: if there are more processes than shards; raised before any work.
     """
     files = {
         Shard(split, index, len(store.files), file.num_frames): file
@@ -66,7 +66,7 @@ def tokenize(
 
 
 def tokens_of(tokenizer: Tokenizer, file: EpisodeFile, bar: tqdm) -> Iterator[np.ndarray]:
-    """Tokens of a shard in order, `(<= FRAMES_AT_ONCE, N)` uint16 at a time."""
+    """Yields the tokens of a shard in order, `(<= FRAMES_AT_ONCE, N)` uint16 at a time."""
     device = next(tokenizer.parameters()).device
     for start in range(0, file.num_frames, FRAMES_AT_ONCE):
         frames = torch.from_numpy(file.read(start, min(start + FRAMES_AT_ONCE, file.num_frames)))

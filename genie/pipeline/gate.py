@@ -1,4 +1,4 @@
-"""The gate after the LAM: latent actions of no use stop the pipeline before hours go into dynamics."""
+"""Gate after LAM training: stops the pipeline on unusable latent actions, before hours of dynamics training."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ from genie.core.params import PixelLamParams, SurpriseLamParams
 
 
 class GateError(ValueError):
-    """The latent actions are of no use; the message says what was measured and what to try."""
+    """The latent actions are unusable; the message states the measurements and what to try."""
 
 
 def check_gate(metrics: Mapping[str, float], params: SurpriseLamParams | PixelLamParams) -> None:
-    """Holds validation metrics of `evaluate_lam` against the gate's thresholds.
+    """Checks validation metrics of `evaluate_lam` against the gate's thresholds.
 
     Raises:
-        GateError: too few effective actions; or actions that the decoder does not listen to (kind `pixels`), or that
-            say nothing of the next motion that the past does not (kind `surprise`).
+        GateError: if the latent actions collapsed to too few codes, if the decoder ignores them (kind `pixels`), or if
+            they give too little information about the next motion beyond the past (kind `surprise`).
     """
     perplexity = metrics["codebook_perplexity"]
     measured = f"perplexity {perplexity:.2f} of {params.num_actions} actions (at least {params.gate_min_perplexity}), "

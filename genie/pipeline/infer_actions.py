@@ -1,4 +1,4 @@
-"""The action of every transition, computed once: training reads it again and again."""
+"""Computes the latent action of every transition once, since training reads it repeatedly."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genie.world.controls import Button, name_buttons
 
 
 def latent_actions_of(lam: LatentActionModel, store: EpisodeStore, name: str) -> Iterator[np.ndarray]:
-    """Latent actions of a split in order, an episode at a time: `(n,)` uint8, the last of them `NO_ACTION`."""
+    """Yields the latent actions of each episode of a split, in order: `(n,)` uint8, the last of them `NO_ACTION`."""
     device = next(lam.parameters()).device
     for episode in progress(store.episode_slices(), name=name, unit="episode"):
         actions = np.full(episode.stop - episode.start, NO_ACTION, np.uint8)
@@ -24,11 +24,11 @@ def latent_actions_of(lam: LatentActionModel, store: EpisodeStore, name: str) ->
 
 
 def count_buttons(store: EpisodeStore, latent_actions: np.ndarray, num_actions: int) -> tuple[Button, ...]:
-    """Names latent actions by how often each meets each true one.
+    """Names latent actions by how often each co-occurs with each true action.
 
     Args:
-        store: a split of N frames, with the true actions.
-        latent_actions: `(N,)` those inferred from it, `NO_ACTION` at an episode's last frame.
+        store: a split of N frames, with true actions.
+        latent_actions: `(N,)` latent actions inferred from the split, `NO_ACTION` at an episode's last frame.
         num_actions: A.
     """
     actions = store.actions()

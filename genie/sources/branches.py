@@ -1,9 +1,10 @@
-"""What every action would have done: the real game, branched at many states.
+"""Branches: the real game continued from many saved states under each effective action.
 
-Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `F` frames that each is
-held for, `H W C` pixels (uint8).
+Axes: `M` states, `T` frames of their past, `S = T - 1` transitions, `E` effective true actions, `F` frames for which
+each is held, `H W C` pixels (uint8).
 """
 
+import sys
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,20 +17,16 @@ from genie.core.params import CollectParams
 from genie.sources.levels import shards_of, simulator_of
 from genie.sources.simulator import Simulator
 
-FRAMES_BETWEEN = 4  # that are played between one state and the past of the next
-MAX_PLAYED = 100  # times as many frames as would do if every state counted
-
-
-class BranchError(ValueError):
-    """Hardly any state can be branched; the message names the cause and the fix."""
+FRAMES_BETWEEN = 4  # frames played between one state and the past of the next
+MAX_PLAYED = 100  # limit, as a multiple of the frames needed if every state qualified
 
 
 @dataclass(frozen=True)
 class Branches:
-    """M states with their past and all their futures.
+    """M states, each with its past and its future under every effective action.
 
     Attributes:
-        past_MTHWC: the frames that led to each state, its own the last.
+        past_MTHWC: the frames up to and including each state's own.
         taken_MS: the effective actions between them.
         held_MEFHWC: the frames that follow while each effective action is held.
     """
@@ -46,19 +43,20 @@ class Branches:
 
 def play_branches(
     params: CollectParams, split: str, num_states: int, past_frames: int, held_frames: int = 1
-) -> Branches:
-    """Plays the first shard of a split anew, as `collect` did, and branches it now and then.
+) -> Branches | None:
+    """Replays the first shard of a split as `collect` did, and branches it at regular intervals.
 
-    States with less than `past_frames` behind them in this life are left out, and so are those from which some
-    action, held so long, ends the life: what follows would be of another level.
+    A state is skipped if its life has fewer than `past_frames` frames so far, or if some action, held for
+    `held_frames`, ends the life, because the following frames would show another level.
 
     Args:
         num_states: M.
         past_frames: T, at least 1.
         held_frames: F, at least 1.
 
-    Raises:
-        BranchError: lives are so short that next to no state has such a past and a future under all actions.
+    Returns:
+        The branches; fewer than `num_states` if too few states have such a past and such a future under all actions,
+        and None if no state has. Either case prints one line on stderr.
     """
     stride = past_frames + FRAMES_BETWEEN
     max_played = MAX_PLAYED * stride * -(-num_states // params.num_envs)
@@ -74,11 +72,13 @@ def play_branches(
             past.append(frames_BHWC.copy())
             num_played += 1
             if num_played > max_played:
-                raise BranchError(
+                print(
                     f"only {num_found} of {num_states} states live {past_frames} frames before and {held_frames} after "
-                    "whatever is held: lower evaluate.num_states, evaluate.steered_states, evaluate.steered_frames, "
-                    "dynamics.context_frames or collect.action_repeat"
+                    "whatever is held, so no others are measured: lower evaluate.num_states, evaluate.steered_states, "
+                    "evaluate.steered_frames, dynamics.context_frames or collect.action_repeat",
+                    file=sys.stderr,
                 )
+                break
             if num_played % stride == 0:
                 held_BEFHWC, lives_on = _branch(simulator, held_frames)
                 chosen = np.flatnonzero(lives_on & (age >= past_frames))
@@ -89,12 +89,14 @@ def play_branches(
             actions = policy()
             taken.append(effective_action(actions))
             simulator.act(actions)
+    if not num_found:
+        return None
     return Branches(*(np.concatenate(parts)[:num_states] for parts in zip(*found, strict=True)))
 
 
 def _branch(simulator: Simulator, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """The frames `(num_envs, E, F, H, W, C)` under each action, and whether a life goes on under all of them; the
-    simulator ends where it was."""
+    """Frames `(num_envs, E, F, H, W, C)` under each action, and whether each life continues under all of them; restores
+    the simulator's state."""
     state = simulator.save()
     held_BEFHWC = np.empty((simulator.num_envs, len(EFFECTIVE_ACTIONS), num_frames, *FRAME_SHAPE), np.uint8)
     lives_on = np.ones(simulator.num_envs, bool)

@@ -1,4 +1,4 @@
-"""The simulator played many frames at a time, for those who need not see a frame to choose the next actions."""
+"""Plays the simulator many frames at a time, for policies that choose actions without seeing frames."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import numpy as np
 
 from genie.sources.simulator import Simulator
 
-PART_ENVS = 8  # played by one thread in a row: few, so that they stay in its core's cache and cores share evenly
+PART_ENVS = 8  # environments per unit of work: few, so that they fit a core's cache and the load is balanced
 
 
 class Bursts:
-    """Goes on from where a simulator is, and plays what it would play, in some four fifths of the core time.
+    """Continues from a simulator's state with identical results, in about four fifths of the core time.
 
-    Procgen's own threads take turns at all environments, one step each, and wake the caller after each. Here a few
-    environments are a simulator without threads, and one of Python's threads plays them through the whole burst.
+    Procgen's own threads step all environments in turn and wake the caller after each step. Here each group of a few
+    environments is a simulator without threads, and one Python thread plays it through the whole burst.
 
     Args:
-        simulator: is left as it is.
-        num_threads: that play; 0 takes one a core. What is played does not depend on it.
+        simulator: provides the initial state; not modified.
+        num_threads: number of threads; 0 means one per core. Results do not depend on it.
     """
 
     def __init__(self, simulator: Simulator, num_threads: int = 0):
@@ -32,14 +32,14 @@ class Bursts:
         self._threads = ThreadPoolExecutor(self._num_threads)
 
     def begin(self, actions: np.ndarray, frames: np.ndarray) -> None:
-        """Begins to play a burst of T frames; returns at once, and the threads go on alone until `finish`.
+        """Starts a burst of T frames and returns immediately; the threads run in the background until `finish`.
 
         Args:
             actions: `(num_envs, T)`, each held from its frame on.
-            frames: `(num_envs, T, 64, 64, 3)` uint8, to be filled.
+            frames: `(num_envs, T, 64, 64, 3)` uint8, filled by the burst.
         """
         is_new, level_seeds = np.empty(actions.shape, bool), np.empty(actions.shape, np.int64)
-        parts = iter(self._parts)  # shared: a thread that is done with one takes the next
+        parts = iter(self._parts)  # shared: a thread that finishes one part takes the next
         self._played = is_new, level_seeds
         self._turns = [
             self._threads.submit(self._play, parts, actions, frames, is_new, level_seeds)
@@ -47,10 +47,11 @@ class Bursts:
         ]
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Waits until what was begun is played.
+        """Waits for the current burst.
 
         Returns:
-            `(num_envs, T)` bool: a new life began on the way to this frame; and `(num_envs, T)` int64: its level.
+            `(num_envs, T)` bool: whether a new life began between the previous frame and this one; and
+            `(num_envs, T)` int64: the frame's level.
         """
         for turn in self._turns:
             turn.result()
@@ -67,7 +68,7 @@ class Bursts:
         for part, simulator in parts:
             for t in range(actions.shape[1]):
                 frames[part, t], is_new[part, t] = simulator.observe()
-                if is_new[part, t].any():  # the only time when levels change: asking takes long
+                if is_new[part, t].any():  # levels change only then, and the query is slow
                     self._level_seeds[part] = simulator.level_seeds()
                 level_seeds[part, t] = self._level_seeds[part]
                 simulator.act(actions[part, t])

@@ -24,30 +24,29 @@ from genie.sources.levels import levels_and_seeds, shards_of, simulator_of
 from genie.sources.policies import Policy
 
 MAX_EPISODE_FRAMES = 256  # longer lives are cut: memory stays bounded, and few windows are lost
-BUFFER_BYTES = 2**28  # of frames whose episode goes on; cuts earlier where there are many environments
-BURSTS_OF_A_LIFE = 16  # that the longest life is played in
+BUFFER_BYTES = 2**28  # of frames of unfinished episodes; with many environments, lives are cut earlier
+BURSTS_OF_A_LIFE = 16  # number of bursts that the longest life spans
 
 
 class CollectError(ValueError):
-    """The collect params are each fine but do not go together; the message names the key and the fix."""
+    """The collect params are individually valid but inconsistent; the message names the key and the fix."""
 
 
 def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, resume: bool = False) -> int:
-    """Records every split, as shards `folder/<split>/<shard>.h5`; of several processes each records some.
+    """Records every split as shards `folder/<split>/<shard>.h5`, divided among all processes.
 
     Args:
-        folder: what was there is replaced.
-        num_threads: of the simulator; 0 takes one a core. The same params give the same bytes for any number, and for
-            any number of processes.
-        resume: whether to go on from the shards that an interrupted call has finished; only so may several processes
-            call.
+        folder: output folder; existing content is replaced.
+        num_threads: threads of the simulator; 0 means one per core. The same params give the same bytes for any number
+            of threads and processes.
+        resume: whether to keep the shards that an interrupted call has finished; required with several processes.
 
     Returns:
-        Frames recorded now, by all processes.
+        Number of frames recorded by this call, over all processes.
 
     Raises:
-        CollectError: the params cannot be played; said before anything is.
-        SharingError: there are more processes than shards; said as early.
+        CollectError: the params cannot be played; raised before anything is played.
+        SharingError: there are more processes than shards; raised before anything is played.
     """
     _check(params)
     shards = [shard for split in SPLITS for shard in shards_of(params, split)]
@@ -66,8 +65,8 @@ def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, 
 
 
 def collect_metrics(folder: str | Path) -> dict[str, int | float]:
-    """What came out: `frames`, `episodes` and `levels` (those seen) over all splits, `bytes_per_frame` on disk, and
-    `moving_fraction`, the share of the test split's transitions that `is_moving`."""
+    """Metrics of the recorded data: `frames`, `episodes` and `levels` (those seen) over all splits, `bytes_per_frame`
+    on disk, and `moving_fraction`, the share of the test split's transitions that `is_moving`."""
     stores = {split: EpisodeStore(Path(folder) / split) for split in SPLITS}
     num_frames = sum(store.num_frames for store in stores.values())
     num_bytes = sum(file.path.stat().st_size for store in stores.values() for file in store.files)
@@ -81,7 +80,7 @@ def collect_metrics(folder: str | Path) -> dict[str, int | float]:
 
 
 def moving_fraction(store: EpisodeStore) -> float:
-    """The share of a split's transitions that `is_moving`."""
+    """Share of a split's transitions that `is_moving`."""
     num_moving = num_transitions = 0
     for episode in store.episode_slices():
         frames = store.read(episode.start, episode.stop)
@@ -143,17 +142,17 @@ def _collect_shard(params: CollectParams, num_threads: int, shard: Shard, path: 
 
 
 def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) -> None:
-    """Fills the writer; while the simulator plays a burst of frames, the burst before it is stored."""
+    """Fills the writer; stores each burst of frames while the simulator plays the next one."""
     num_envs, num_steps = bursts.num_envs, -(-writer.num_frames // bursts.num_envs)
     max_length = min(MAX_EPISODE_FRAMES, max(2, BUFFER_BYTES // (num_envs * math.prod(FRAME_SHAPE))))
     burst = -(-max_length // BURSTS_OF_A_LIFE)
-    # Frame t is at t % size: it stays until its life is stored, while the next burst is played.
+    # Ring buffer: frame t is at t % size, and stays there until its life is stored, while the next burst is played.
     size = burst * (-(-max_length // burst) + 2)
     frames = np.empty((num_envs, size, *FRAME_SHAPE), np.uint8)
     actions = np.empty((num_envs, size), np.uint8)
-    starts = np.zeros(num_envs, int)  # of the life each environment is in
+    starts = np.zeros(num_envs, int)  # of each environment's current life
     seeds = np.empty(num_envs, np.int64)
-    # Else all environments would at first be cut at once, and wait for all of them to be written.
+    # Staggered: otherwise all environments would first be cut at the same step and wait until all are written.
     limits = max_length - np.arange(num_envs) * (max_length // 2) // num_envs
 
     def begin(start: int) -> None:
@@ -166,7 +165,7 @@ def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) ->
         for env in which:
             first = starts[env] % size
             last = first + stop - starts[env]
-            pieces = slice(first, last), slice(max(last - size, 0))  # until size, and what goes on from 0
+            pieces = slice(first, last), slice(max(last - size, 0))  # up to the end of the ring, then from its start
             writer.append([(frames[env, piece], actions[env, piece]) for piece in pieces], seeds[env])
         starts[which] = stop
         limits[which] = max_length

@@ -1,4 +1,4 @@
-"""Which levels a shard holds, and the simulator and policy that play them."""
+"""Levels and seeds of each shard, and the simulator and policy that play them."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ from genie.sources.simulator import Simulator
 
 
 def shards_of(params: CollectParams, split: str) -> list[Shard]:
-    """Those that a split is recorded as."""
+    """Shards that a split is recorded as."""
     return cut(split, getattr(params.frames, split), params.shard_frames)
 
 
 def levels_and_seeds(params: CollectParams, shard: Shard) -> dict[str, int]:
-    """`start_level`, `num_levels`, `simulator_seed` and `policy_seed` of a shard, whose levels no other has."""
+    """`start_level`, `num_levels`, `simulator_seed` and `policy_seed` of a shard; shards share no levels."""
     split = SPLITS.index(shard.split)
     start = sum(getattr(params.levels, earlier) for earlier in SPLITS[:split])
     levels = share_of(shard.index, shard.count, getattr(params.levels, shard.split))
-    # Seeds of 31 bits, as many as the simulator takes.
+    # The simulator takes seeds of 31 bits.
     simulator_seed, policy_seed = np.random.SeedSequence([params.seed, split, shard.index]).generate_state(2) >> 1
     return {
         "start_level": start + levels.start,
@@ -29,7 +29,7 @@ def levels_and_seeds(params: CollectParams, shard: Shard) -> dict[str, int]:
 
 
 def simulator_of(params: CollectParams, shard: Shard, num_threads: int = 0) -> tuple[Simulator, Policy]:
-    """The simulator and the policy whose play makes a shard: stepped together, they play it again."""
+    """Simulator and policy of a shard: stepped together, they reproduce its play."""
     played = levels_and_seeds(params, shard)
     simulator = Simulator(
         env_name=params.env_name,

@@ -1,4 +1,4 @@
-"""The policies that play the simulator while it is recorded; none of them looks at a frame."""
+"""Policies that play the simulator during recording; none of them uses the frames."""
 
 import numpy as np
 
@@ -16,10 +16,10 @@ FRESH_SHARES = {
 
 
 def fresh_action_shares(env_name: str) -> np.ndarray:
-    """How often `sticky_right` draws each of the simulator's 15 actions when it does not keep the last one.
+    """Probability of each of the simulator's 15 actions when `sticky_right` does not keep the last one.
 
-    CoinRun: only the six actions that do something, leaning right because levels run that way. In the other
-    games any action may matter: half of the draws lean right the same way, half are uniform.
+    CoinRun: only the six effective actions, biased to the right because levels run that way. In the other games any
+    action may matter: half of the draws have the same bias, half are uniform.
     """
     shares = np.zeros(NUM_ACTIONS)
     for effect, share in FRESH_SHARES.items():
@@ -28,12 +28,12 @@ def fresh_action_shares(env_name: str) -> np.ndarray:
 
 
 class Policy:
-    """Draws the next actions of all environments without looking at them.
+    """Draws the next actions of all environments without using their frames.
 
-    `uniform` draws each of the 15 actions alike. `sticky_right` keeps the last action with probability
-    `stickiness` and else draws by `fresh_action_shares`, so that agents run on instead of trembling at the
-    start, and leans to what can be seen: it jumps seldom, since in the air an action hardly shows. Even so, about
-    half of CoinRun's frames are in the air.
+    `uniform` draws the 15 actions with equal probability. `sticky_right` keeps the last action with probability
+    `stickiness` and otherwise draws from `fresh_action_shares`, so that agents advance instead of jittering at the
+    start. It prefers actions with a visible effect: it rarely jumps, because in the air an action hardly shows. Even
+    so, the agent is in the air in about half of CoinRun's frames.
     """
 
     def __init__(self, params: CollectParams, seed: int):

@@ -1,4 +1,4 @@
-"""Procgen stepped as one batch, each action held for some steps."""
+"""Batched Procgen environments with action repeat."""
 
 import os
 from copy import copy
@@ -9,12 +9,12 @@ from genie.sources.engines import open_engine
 
 
 class Simulator:
-    """`num_envs` environments, all at once; each plays one random level after another.
+    """Steps `num_envs` environments together; each plays one random level after another.
 
     Args:
         start_level, num_levels: levels are drawn from `start_level <= seed < start_level + num_levels`.
-        action_repeat: simulator steps an action is held.
-        num_threads: of the simulator; 0 takes one a core. What is played does not depend on it.
+        action_repeat: number of simulator steps for which an action is held.
+        num_threads: threads of the simulator; 0 means one per core. Results do not depend on it.
 
     Raises:
         EngineError: no simulator is installed, or it lacks a system library.
@@ -35,7 +35,7 @@ class Simulator:
     ):
         self.num_envs = num_envs
         self._repeat = action_repeat
-        self._steps_left = 0  # of the held actions, beyond the one the threads are at
+        self._steps_left = 0  # of the held actions, after the step in progress
         self._options = {
             "env_name": env_name,
             "distribution_mode": distribution_mode,
@@ -47,7 +47,7 @@ class Simulator:
         self._open(num_threads or os.cpu_count())
 
     def act(self, actions: np.ndarray) -> None:
-        """Begins to hold `actions (num_envs,)`; returns at once, and the simulator's threads go on alone."""
+        """Starts holding `actions (num_envs,)`; returns at once while the simulator's threads continue."""
         self._actions = actions.astype(np.int32)
         self._engine.act(self._actions)
         self._steps_left = self._repeat - 1
@@ -57,7 +57,7 @@ class Simulator:
 
         Returns:
             frames `(num_envs, 64, 64, 3)` uint8, the simulator's own memory, valid until `act`; and
-            `(num_envs,)` bool: a new life began on the way to this frame.
+            `(num_envs,)` bool: whether a new life began between the previous frame and this one.
         """
         frames, is_first = self._engine.observe()
         is_new = is_first.copy()
@@ -69,19 +69,19 @@ class Simulator:
         return frames, is_new
 
     def level_seeds(self) -> np.ndarray:
-        """The level each environment plays, `(num_envs,)` int64; to be asked between `observe` and `act`."""
+        """Current level of each environment, `(num_envs,)` int64; call only between `observe` and `act`."""
         return self._engine.level_seeds()
 
     def save(self) -> list[bytes]:
-        """The state of every environment; to be asked between `observe` and `act`."""
+        """State of every environment; call only between `observe` and `act`."""
         return self._engine.save()
 
     def restore(self, states: list[bytes]) -> None:
-        """Goes back to what `save` gave: the same actions then lead to the same frames, whatever was played since."""
+        """Restores states from `save`: the same actions then lead to the same frames, whatever was played since."""
         self._engine.restore(states)
 
     def copy(self, states: list[bytes]) -> "Simulator":
-        """A simulator of environments in these states, that `save` gave; without threads: `observe` plays."""
+        """Makes a simulator of environments in these states from `save`; it has no threads, so `observe` steps it."""
         simulator = copy(self)
         simulator.num_envs = len(states)
         simulator._open(num_threads=0)

@@ -1,4 +1,4 @@
-"""The real CoinRun, played beside the dream from the same state.
+"""The twin: real CoinRun, played beside the dream from the same state.
 
 Legend: `T` frames, `S = T - 1` transitions, `H W C` pixels, uint8 RGB.
 """
@@ -14,8 +14,8 @@ class RealGame:
     """One environment that plays levels of the test split's first shard, one life after another.
 
     Args:
-        params: of the game the world was learnt from.
-        level: decides which levels, and what the policy does in them.
+        params: collection parameters of the game that the world was trained on.
+        level: seed that determines the levels and the policy's actions.
     """
 
     def __init__(self, params: CollectParams, level: int):
@@ -24,15 +24,15 @@ class RealGame:
 
     @property
     def level_seed(self) -> int:
-        """Of the level being played."""
+        """Seed of the current level."""
         return int(self._simulator.level_seeds()[0])
 
     def begin(self, num_frames: int) -> tuple[np.ndarray, list[int]]:
-        """Lets the policy play, and remembers where it ends.
+        """Lets the policy play, and saves the final state for `again`.
 
         Returns:
-            `(T, H, W, C)` frames in a row, the last of them now: `num_frames`, or fewer if a life ended meanwhile;
-            and the S indices in `EFFECTIVE_ACTIONS` of what was pressed between them.
+            `(T, H, W, C)` consecutive frames up to the current one: `num_frames`, or fewer if a life ended meanwhile;
+            and the S effective actions between them, as indices of `EFFECTIVE_ACTIONS`.
         """
         frames, effects = [self._observe()[0]], []
         for _ in range(num_frames - 1):
@@ -48,14 +48,14 @@ class RealGame:
         return np.stack(frames), effects
 
     def again(self) -> None:
-        """Goes back to where `begin` ended."""
+        """Restores the state in which `begin` ended."""
         self._simulator.restore(self._state)
 
     def step(self, effect: int) -> tuple[np.ndarray, bool]:
-        """Holds an effective action for a frame.
+        """Holds an effective action for one frame.
 
         Returns:
-            The frame `(H, W, C)`, and whether a new life began on the way to it.
+            The next frame `(H, W, C)`, and whether a new life began before it.
         """
         self._simulator.act(np.array([ACTION_OF_EFFECT[EFFECTIVE_ACTIONS[effect]]]))
         return self._observe()

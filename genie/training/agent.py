@@ -31,6 +31,6 @@ def build_for_agent(
     try:
         return build_tracking_lam(params, find_colors(store, device).cpu(), frame_size).to(device)
     except AgentError as fault:
-        # A policy that leans right keeps the agent at the border of such a picture, where actions have no effect.
+        # A policy that leans right keeps the agent at such a picture's border, where actions have no visible effect.
         instead = "set lam.kind to pixels and collect.policy to uniform"
         raise SpriteError(f"{cause}, and no agent moves by itself: {fault}; {instead}") from None

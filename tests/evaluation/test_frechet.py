@@ -86,6 +86,14 @@ def test_a_distance_needs_two_vectors():
         frechet_distance(np.zeros((1, 3)), np.zeros((2, 3)))
 
 
+def test_a_distance_of_too_few_clips_is_left_out(capsys):
+    distance = FrechetDistance("frechet_probe", lambda frames: frames[:, 0, 0, 0, :].float(), 1)
+    for series in ("real", "imagined", "random_action", "copy_last", "tokenizer"):
+        distance(series, torch.zeros(3, 1, 64, 64, 3, dtype=torch.uint8))
+    assert distance.metrics() == {}
+    assert capsys.readouterr().err == "frechet_probe is left out: 3 clips are too few; raise evaluate.num_clips\n"
+
+
 def test_a_dream_that_is_real_is_at_no_distance(obedient_world, store, latent_actions):
     distance = probe_distance(MotionProbe(), SETTINGS["horizon"])
     measure_rollouts(obedient_world, store, latent_actions, **SETTINGS, watchers=[distance])

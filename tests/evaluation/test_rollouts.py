@@ -119,9 +119,25 @@ def test_horizon_table_has_a_row_a_frame(obedient_world, store, latent_actions):
     assert moving[-1]["psnr_copy_last"] == drift_metrics(rollouts)["psnr_copy_last_5_moving"]
 
 
-def test_an_episode_too_short_is_named(obedient_world, store, latent_actions):
-    with pytest.raises(WindowError, match=r"40 frames \(evaluate.horizon, .*drift_horizon\).* no episode holds 42"):
-        measure_rollouts(obedient_world, store, latent_actions, horizon=40, num_clips=1, seed=0)
+def test_where_episodes_are_short_fewer_frames_are_dreamed(obedient_world, store, latent_actions, capsys):
+    rollouts = measure_rollouts(obedient_world, store, latent_actions, horizon=40, num_clips=1, seed=0)
+    assert rollouts.moving_MS.shape == (1, 28)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "the longest episode has 30 frames: 28 frames are dreamed in place of 40"
+    )
+    assert rollout_metrics(rollouts)["psnr_28"] == pytest.approx(100)
+
+
+def test_a_horizon_of_one_frame_has_its_metrics(obedient_world, store, latent_actions):
+    rollouts = measure_rollouts(obedient_world, store, latent_actions, horizon=1, num_clips=1, seed=0)
+    assert "delta_psnr_1" in rollout_metrics(rollouts)
+    assert "delta_psnr_4" not in rollout_metrics(rollouts)
+
+
+def test_without_an_episode_longer_than_the_context_nothing_is_dreamed(obedient_world, store, latent_actions):
+    obedient_world.context_frames = 30
+    with pytest.raises(WindowError, match=r"no episode is longer than 30 frames of context: lower dynamics"):
+        measure_rollouts(obedient_world, store, latent_actions, horizon=1, num_clips=1, seed=0)
 
 
 def test_held_actions_start_from_the_same_prompt(obedient_world, store, latent_actions):

@@ -4,7 +4,7 @@ import pytest
 from genie.core.actions import EFFECTIVE_ACTIONS, effective_action
 from genie.data.episodes import EpisodeStore
 from genie.sources import branches as branches_module
-from genie.sources.branches import BranchError, play_branches
+from genie.sources.branches import play_branches
 
 PAST = 3
 
@@ -62,8 +62,12 @@ def test_a_state_needs_no_past(collect_params):
     assert branches.taken_MS.shape == (8, 0)
 
 
-def test_lives_too_short_to_branch_end_in_one_line(collect_params, monkeypatch):
+def test_lives_too_short_to_branch_are_told_in_one_line(collect_params, monkeypatch, capsys):
     monkeypatch.setattr(branches_module, "MAX_PLAYED", 2)
-    with pytest.raises(BranchError, match=r"only \d+ of 1 states .* lower evaluate\.num_states") as fault:
-        play_branches(collect_params.model_copy(update={"action_repeat": 32}), "test", num_states=1, past_frames=40)
-    assert "\n" not in str(fault.value)
+    long = collect_params.model_copy(update={"action_repeat": 32})
+    assert play_branches(long, "test", num_states=1, past_frames=40) is None
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("only 0 of 1 states live 40 frames before and 1 after")
+    few = play_branches(collect_params, "test", num_states=10_000, past_frames=1)
+    assert 0 < len(few.past_MTHWC) < 10_000
+    assert capsys.readouterr().err.startswith(f"only {len(few.past_MTHWC)} of 10000 states")
