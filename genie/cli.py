@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genie.core.params import load_params, parse_params
+from genie.core.params import find_params, load_params, parse_params
 from genie.core.paths import METRICS_FOLDER
 from genie.core.scales import load_scale, scale_flags, write_scale
 from genie.distributed.faults import faults_in_one_line
@@ -120,7 +120,7 @@ def sample(
     with faults_in_one_line("genie sample"):
         from genie.reporting.sample import sample as dream  # here, since torch takes seconds that `--help` need not
 
-        tree, given = load_params().model_dump(), {"maskgit_steps": steps, "temperature": temperature}
+        tree, given = find_params().model_dump(), {"maskgit_steps": steps, "temperature": temperature}
         given = {key: value for key, value in given.items() if value is not None}
         tree["sampling"] |= given
         tree["evaluate"] |= {} if seed is None else {"seed": seed}
@@ -159,7 +159,7 @@ def play(
     with faults_in_one_line("genie play"):
         from genie.play.opening import open_world  # here, since torch takes seconds that `--help` need not
 
-        params = load_params()
+        params = find_params()
         opened = open_world(world, params)
         if terminal:
             from genie.play.terminal import play_in_terminal

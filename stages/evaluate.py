@@ -20,7 +20,7 @@ from genie.evaluation.steering_accuracy import measure_steering
 from genie.models.checkpoint import load_model
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
-from genie.pipeline.outputs import write_metrics
+from genie.pipeline.outputs import write_fingerprints, write_metrics
 from genie.pipeline.stage import run_stage
 from genie.sources.branches import play_branches
 from genie.world.maskgit import Sampling
@@ -51,8 +51,7 @@ def main(params: Params, tracker: Tracker) -> None:
         rollouts = measure(horizon=settings.horizon, num_clips=settings.num_clips, watchers=distances)
         metrics = {"action_nmi": action_nmi(actions, store.actions())}
         metrics |= rollout_metrics(rollouts) | drift_metrics(drift)
-        for distance in distances:
-            metrics |= distance.metrics()
+        metrics |= {name: value for distance in distances for name, value in distance.metrics().items()}
         if branches and held:
             labels = None if learnt_from.lam_fingerprint == TRUE_ACTIONS else lam
             found = imagine_branches(world, branches, past_actions_of(labels, branches), settings.seed)
@@ -68,6 +67,7 @@ def main(params: Params, tracker: Tracker) -> None:
             write_counterfactuals(folder, branches, found, world.buttons)
             write_steering(folder, held, steered, settings.num_gifs)
     write_metrics("evaluate", metrics)
+    write_fingerprints(world.tokenizer, world.dynamics, world.steering, lam, probe)
     tracker.log_final(metrics)
     log_report(tracker, REPORT)
     with TemporaryDirectory() as folder:

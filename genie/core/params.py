@@ -280,6 +280,17 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return parse_params(read_tree(path), str(path))
 
 
+def find_params() -> Params:
+    """The working directory's `params.yaml`, or the defaults that come with the package: a world is played anywhere.
+
+    Raises:
+        ParamsError: as `load_params`.
+    """
+    here, packaged = Path("params.yaml"), Path(__file__).with_name("params.yaml")
+    # A checkout, which may be installed as editable, holds them at its root.
+    return load_params(next((path for path in (here, packaged) if path.is_file()), Path(__file__).parents[2] / here))
+
+
 def read_tree(path: str | Path) -> dict:
     """Reads a parameter file as plain values, without validating them.
 

@@ -17,11 +17,20 @@ def read_yaml(path: str | Path) -> dict:
         YamlError: the file is missing, no YAML, or says a key twice.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise YamlError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise YamlError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise YamlError(f"{path}: not valid YAML: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict:
+    """The same of text; `source` names it in messages."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise YamlError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -82,7 +82,7 @@ def action_sheets(prompt_HW3: np.ndarray, dreams_ASHW3: np.ndarray, names: Seque
 
 
 def action_strip(dreams_ASHW3: np.ndarray, names: Sequence[str], num_columns: int = 6) -> np.ndarray:
-    """Draws one row per latent action, after as many held frames as each of at most `num_columns` columns says."""
+    """Draws one row per held latent action, with at most `num_columns` frames captioned by their number."""
     steps = np.unique(np.linspace(0, dreams_ASHW3.shape[1] - 1, num_columns).round().astype(int))
     captions = [[f"{name}, frame {step + 1}" for step in steps] for name in names]
     return contact_sheet(dreams_ASHW3[:, steps], captions)

@@ -141,8 +141,11 @@ def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactua
 
 
 def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray, num_gifs: int) -> None:
-    """Writes `steering.png`, the last real frames of some states above the dreamed ones, and `steering_<i>.gif`, all
-    frames, for `num_gifs` of those states."""
+    """Writes `steering.png` and GIFs of real and dreamed branches.
+
+    `steering.png` shows the last frames of some states, real ones above dreamed ones. `steering_<i>.gif` shows all
+    frames, for `num_gifs` of those states.
+    """
     names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
     captions = [names, [f"dream, {name}" for name in names]]
     differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))

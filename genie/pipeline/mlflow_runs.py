@@ -7,6 +7,7 @@ Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` s
 share the DVC process that started them; a stage run by hand gets a parent of its own.
 """
 
+import json
 import logging
 import os
 import subprocess
@@ -26,19 +27,17 @@ from filelock import FileLock
 
 from genie.core.params import Params
 from genie.core.paths import project_root
-from genie.core.protocols import Tracker
+from genie.core.protocols import NullTracker, Tracker
 from genie.core.yaml_files import YamlError, read_yaml
 
 EXPERIMENT = "mini-genie"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that MLflow's page opens with
+DATASETS = ("data/frames", "data/tokens", "data/actions")
+MAX_DIGEST = 36  # characters that MLflow keeps
 PARAMS_A_REQUEST = 100  # MLflow takes no more at once
 SECONDS_PER_SYSTEM_SAMPLE = 5
 SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
 SECONDS_BETWEEN_TRIES = 300  # to reach a store that could not be reached
-
-
-class TrackingError(ValueError):
-    """MLflow could not record; the message names the store and the cause."""
 
 
 class MlflowTracker(Tracker):
@@ -73,6 +72,7 @@ class MlflowTracker(Tracker):
     def log_world(self, folder):
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
+        from mlflow.exceptions import MlflowException
         from mlflow.models import ModelSignature
         from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -83,26 +83,30 @@ class MlflowTracker(Tracker):
             params=ParamSchema([ParamSpec("seed", DataType.long, 0)]),
         )
         mlflow.set_tracking_uri(self._client.tracking_uri)
-        with mlflow.start_run(self.run_id), warnings.catch_warnings(record=True):
-            # Kept to themselves: MLflow would like an example, too.
-            mlflow.pyfunc.log_model(
-                name="world",
-                python_model=find_spec("genie.world.pyfunc").origin,
-                artifacts={"world": str(folder)},
-                signature=signature,
-                pip_requirements=[],  # else guessed, in a process of its own; genie, which no index has, brings all
-            )
-        self._client.update_run(self.run_id, status="RUNNING")
+        try:
+            # MLflow would like an example, too, and says so.
+            with mlflow.start_run(self.run_id), warnings.catch_warnings(record=True):
+                mlflow.pyfunc.log_model(
+                    name="world",
+                    python_model=find_spec("genie.world.pyfunc").origin,
+                    artifacts={"world": str(folder)},
+                    signature=signature,
+                    pip_requirements=[],  # else guessed, in a process of its own; genie, which no index has, brings all
+                )
+            self._client.update_run(self.run_id, status="RUNNING")
+        except (MlflowException, OSError) as fault:
+            # Not later: the folder is the caller's, and may be gone by then.
+            _say(f"the world is not recorded: MLflow cannot be reached ({_first_line(fault)})")
 
     def resume(self, run_id):
         from mlflow.exceptions import MlflowException
 
         try:
             self._client.set_tag(run_id, "mlflow.parentRunId", self._parent_id)
+            self._client.delete_run(self.run_id)
         except MlflowException:
             return
         self._monitor.finish()
-        self._client.delete_run(self.run_id)
         self._take(run_id)
 
     def close(self, status: str) -> None:
@@ -118,7 +122,7 @@ class MlflowTracker(Tracker):
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self.run_id = run_id
-        self._client.update_run(run_id, status="RUNNING")
+        self._write(partial(self._client.update_run, run_id, status="RUNNING"))
         self._monitor = SystemMetricsMonitor(
             run_id,
             sampling_interval=SECONDS_PER_SYSTEM_SAMPLE,
@@ -162,13 +166,11 @@ class MlflowTracker(Tracker):
 
 @contextmanager
 def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
-    """Records what happens inside as a child run `stage`; FINISHED, FAILED or, on Ctrl-C, KILLED at the end.
+    """Records a stage as a child run; FINISHED, FAILED or, on Ctrl-C, KILLED at the end.
 
-    Raises:
-        TrackingError: the store cannot be read or written.
+    If the store cannot be used, the stage goes on unrecorded, and one line on stderr says so.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     for narrator in ("mlflow", "alembic"):
@@ -176,31 +178,47 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
     # Of a store that cannot be reached they print tracebacks, where we say it in a line.
     for narrator in ("store.db.utils", "system_metrics.system_metrics_monitor"):
         logging.getLogger(f"mlflow.{narrator}").setLevel(logging.CRITICAL)
+    try:
+        client, parent_id, run_id = _begin_run(stage, params)
+    except MlflowException as error:
+        where = os.environ.get("MLFLOW_TRACKING_URI") or project_root() / "mlflow.db"
+        _say(f"MLflow cannot use {where} ({_first_line(error)}); {stage} goes on unrecorded")
+        yield NullTracker()
+        return
+    tracker = MlflowTracker(client, parent_id, run_id, stage)
+    try:
+        yield tracker
+    except BaseException as fault:
+        tracker.close("KILLED" if isinstance(fault, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.close("FINISHED")
+
+
+def _begin_run(stage: str, params: Params) -> tuple:
+    """The client, and the ids of the pipeline's run and of a new one for the stage.
+
+    Raises:
+        MlflowException: the store cannot be read or written.
+    """
+    from mlflow import MlflowClient
+
     root = project_root()
     lock = root / ".cache" / "mlflow.lock"
     lock.parent.mkdir(exist_ok=True)
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
-    try:
-        with FileLock(lock):  # two queue workers must not create the database at once
-            client = MlflowClient(chosen or f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
-            # Absolute, since it is fixed for good, whatever the working directory; a store of one's own knows its own.
-            experiment_id = _find_or_create_experiment(client, None if chosen else (root / "mlartifacts").as_uri())
-        parent_id = _find_or_create_parent(client, experiment_id, stage, params)
-        definition = _stage_definition(stage)
-        tags = _common_tags() | _input_tags(definition.get("deps", ())) | {"mlflow.parentRunId": parent_id}
-        run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
-        _log_params(client, run_id, params, definition.get("params", ()))
-        tracker = MlflowTracker(client, parent_id, run_id, stage)
-        try:
-            yield tracker
-        except BaseException as fault:
-            with suppress(MlflowException):  # a full disk should be reported as the stage saw it
-                tracker.close("KILLED" if isinstance(fault, KeyboardInterrupt) else "FAILED")
-            raise
-        tracker.close("FINISHED")
-    except MlflowException as error:
-        where = chosen or root / "mlflow.db"
-        raise TrackingError(f"MLflow cannot use {where}: {_first_line(error)}") from error
+    with FileLock(lock):  # two queue workers must not create the database at once
+        client = MlflowClient(chosen or f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
+        # Absolute, since MLflow fixes it for good; a store of one's own has its own.
+        experiment_id = _find_or_create_experiment(client, None if chosen else (root / "mlartifacts").as_uri())
+    parent_id = _find_or_create_parent(client, experiment_id, stage, params)
+    definition = _stage_definition(stage)
+    inputs = _inputs(definition.get("deps", ()))
+    tags = _common_tags() | {f"dvc.deps.{dep}": out["md5"] for dep, out in inputs.items()}
+    tags |= {"mlflow.parentRunId": parent_id}
+    run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
+    _log_params(client, run_id, params, definition.get("params", ()))
+    _log_datasets(client, run_id, inputs)
+    return client, parent_id, run_id
 
 
 def _first_line(fault: Exception) -> str:
@@ -261,16 +279,35 @@ def _stage_definition(stage: str) -> dict:
     return {}
 
 
-def _input_tags(deps: Sequence[str]) -> dict[str, str]:
-    """The DVC hash of each input that another stage makes.
+def _inputs(deps: Sequence[str]) -> dict[str, dict]:
+    """What dvc.lock says of each input that another stage makes: `md5`, `size` and, of folders, `nfiles`.
 
     Looked up among the outs of those stages: the lock's own entry for this stage is still of its last run.
     """
     with suppress(YamlError):
         stages = read_yaml("dvc.lock")["stages"].values()
-        hashes = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
-        return {f"dvc.deps.{dep}": hashes[dep] for dep in deps if dep in hashes}
+        outs = {out["path"]: out for stage in stages for out in stage.get("outs", ())}
+        return {dep: outs[dep] for dep in deps if dep in outs}
     return {}
+
+
+def _log_datasets(client, run_id: str, inputs: Mapping[str, Mapping]) -> None:
+    """Logs frames, tokens and actions as datasets, known by their DVC hashes."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    datasets = [
+        Dataset(
+            name=Path(path).name,
+            digest=out["md5"][:MAX_DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": path}),
+            profile=json.dumps({key: out[key] for key in ("size", "nfiles") if key in out}),
+        )
+        for path, out in inputs.items()
+        if path in DATASETS
+    ]
+    if datasets:
+        client.log_inputs(run_id, [DatasetInput(dataset) for dataset in datasets])
 
 
 def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> None:

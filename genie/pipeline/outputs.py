@@ -24,6 +24,11 @@ def write_json(name: str, tree: Mapping) -> None:
         temporary.write_text(json.dumps(tree, indent=2) + "\n")
 
 
+def write_fingerprints(*models) -> None:
+    """Writes `data/metrics/fingerprints.json`: which checkpoints were measured, by the models' kinds."""
+    write_json("fingerprints", {model.kind: model.fingerprint for model in models})
+
+
 def write_curve(name: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes `data/curves/<name>.csv`; a column that a row lacks stays empty there."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -1,5 +1,6 @@
 """`genie export`: the pipeline's world as one folder, with prompts and a card that tells how good it is."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from genie.world.world_model import WorldModel
 
 
 class ExportError(ValueError):
-    """The folder named is not a world's; the message says so, and the fix."""
+    """A folder holds something else than it must; the message names it and the fix."""
 
 
 def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str | None = None) -> str:
@@ -34,7 +35,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
         What was written, in words.
 
     Raises:
-        ExportError: `out` holds something else than a world.
+        ExportError: `out` holds something else than a world, or the metrics are of other models.
         CheckpointError, ButtonsError: there is no such world.
         EpisodeFileError, CacheFileError, WindowError: there are no held-out frames to start from.
         OSError: it cannot be written.
@@ -49,6 +50,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
     try:
         # Of this run alone: seeds and the upper bound may have been measured at another scale.
         found = {name: tree for name, tree in read_metrics(metrics).items() if name not in (SEEDS, TRUE_ACTIONS)}
+        _check_fingerprints(world, metrics)
         details["metrics"] = results_table(found)
         measured = "with metrics"
     except ResultsError as error:
@@ -56,6 +58,20 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
     world.save_pretrained(out, model_card_kwargs=details)
     megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     return f"wrote {out}: {megabytes:.1f} MB, {len(world.prompts)} prompts, a card {measured}"
+
+
+def _check_fingerprints(world: WorldModel, metrics: Path) -> None:
+    path = metrics / "fingerprints.json"
+    try:
+        measured = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise ResultsError(f"{path}: missing or damaged; the pipeline writes it: dvc repro evaluate") from None
+    for model in (world.tokenizer, world.dynamics, world.steering):
+        if measured.get(model.kind) != model.fingerprint:
+            raise ExportError(
+                f"--metrics {metrics}: they are of the {model.kind} {measured.get(model.kind)}, and this is the "
+                f"{model.kind} {model.fingerprint}; measure this one: dvc repro evaluate"
+            )
 
 
 def halving_cost(world: WorldModel) -> float:

@@ -6,10 +6,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ruamel.yaml import YAML
-
 from genie.core.params import PixelLamParams, SurpriseLamParams
 from genie.core.paths import METRICS_FOLDER
+from genie.core.yaml_files import parse_yaml
 from genie.pipeline.gate import GateError, check_gate
 from genie.reporting.results import ResultsError
 
@@ -43,7 +42,7 @@ def read_run(revision: str) -> Run:
             metrics[name] = json.loads(_read_at(revision, path))
         except json.JSONDecodeError as error:
             raise ResultsError(f"{revision}: {path} is no JSON ({error}); run it again: make seeds") from None
-    return Run(YAML(typ="safe").load(_read_at(revision, "params.yaml"))["lam"]["seed"], metrics)
+    return Run(parse_yaml(_read_at(revision, "params.yaml"), revision)["lam"]["seed"], metrics)
 
 
 def summarise(runs: Sequence[Run], params: SurpriseLamParams | PixelLamParams) -> dict:

@@ -31,6 +31,7 @@ from genie.world.controls import Button, buttons_from_json, buttons_to_json
 from genie.world.maskgit import Sampling
 
 CARD, PROMPTS = "README.md", "prompts.npz"
+VERSION = 1  # of the folder's format
 SHIPPED = Path(__file__).parent / "shipped" / "coinrun"
 # Not bfloat16, whose range no weight needs: eight times as coarse, it moves frames that float16 leaves alone.
 HALF = torch.float16
@@ -138,6 +139,7 @@ def write_world(
     }
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
     content = {
+        "version": VERSION,
         "weights": _digest(weights),
         **{model.kind: {"made_from": made_from(model), "config": asdict(model.config)} for model in models},
         "sampling": asdict(sampling),
@@ -162,6 +164,8 @@ def read_world(
             raise PretrainedError(f"{folder}: no world here ({name} is missing); {again}")
     try:
         content = json.loads((folder / CONFIG).read_bytes())
+        if content["version"] != VERSION:
+            raise PretrainedError(f"{folder}: of version {content['version']}, but this code reads {VERSION}; {again}")
         weights = (folder / WEIGHTS).read_bytes()
         if content["weights"] != _digest(weights):
             raise PretrainedError(f"{folder}: {WEIGHTS} is damaged, or not the one that {CONFIG} tells of; {again}")

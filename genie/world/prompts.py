@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from genie.core.frames import FRAME_SHAPE
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
+VERSION = 1  # of a file of prompts
 MAX_PIXELS = 24 * 10**6  # of a picture that is decoded whole, which then takes up to 300 MB for a moment
 ENOUGH = (512, 512)  # pixels from which a frame is scaled well
 
@@ -86,6 +87,7 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
     `(M, T, H, W, C)`, `actions` uint8 `(M, T-1)` and `seeds` int64 `(M,)` of their levels."""
     np.savez_compressed(
         path,
+        version=np.int64(VERSION),
         frames=np.stack([prompt.frames_THWC for prompt in prompts]),
         actions=np.stack([prompt.actions for prompt in prompts]).astype(np.uint8),
         seeds=np.array([prompt.level for prompt in prompts], np.int64),
@@ -101,7 +103,9 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     try:
         # Opened here, since numpy leaves a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            version = int(file["version"])
             frames_MTHWC, actions_MS, seeds_M = file["frames"], file["actions"], file["seeds"]
+        assert version == VERSION
         assert frames_MTHWC.dtype == actions_MS.dtype == np.uint8
         assert frames_MTHWC.ndim == 5
         assert frames_MTHWC.shape[2:] == FRAME_SHAPE

@@ -3,7 +3,7 @@ from copy import deepcopy
 
 import pytest
 
-from genie.core.params import ParamsError, load_params, parse_params
+from genie.core.params import ParamsError, find_params, load_params, parse_params
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -149,3 +149,11 @@ def test_a_missing_file_is_told(tmp_path):
 def test_params_cannot_be_changed(tiny_params):
     with pytest.raises(ValueError, match="frozen"):
         tiny_params.collect.seed = 1
+
+
+def test_away_from_a_project_the_defaults_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_params() == load_params(ROOT / "params.yaml")
+    other = TEXT.replace("seed: 0", "seed: 5")
+    (tmp_path / "params.yaml").write_text(other)
+    assert find_params() == load_params(tmp_path / "params.yaml") != load_params(ROOT / "params.yaml")

@@ -8,6 +8,7 @@ from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.play.messages import Again, FromLevel, FromPrompt, MessageError, Press, Record, Save, Settings, Steer
 from genie.play.recording import RecordingError
 from genie.play.session import Session
+from genie.sources import engines
 from genie.sources.twin import RealGame
 from genie.world import WorldError
 from genie.world.maskgit import Sampling
@@ -227,3 +228,16 @@ def test_what_cannot_be_done_changes_nothing(begin, message, fault, cause):
 def test_nothing_goes_on_before_a_start(begin, message):
     with pytest.raises(MessageError, match="nothing is played yet"):
         begin().answer(message)
+
+
+def test_a_simulator_that_lacks_a_library_is_told(tiny_world, tiny_params, monkeypatch):
+    """As on a slim image without libGL."""
+
+    def lacking(*_):
+        raise OSError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    for name in ("_Gym3Engine", "_GymEngine"):
+        monkeypatch.setattr(engines, name, lacking)
+    session = Session(tiny_world, tiny_params.collect)
+    with pytest.raises(MessageError, match=r"libGL\.so\.1.*apt-get install libgl1 libglib2\.0-0"):
+        session.answer(FromLevel(kind="level", level=3, twin=False))

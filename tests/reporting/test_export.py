@@ -13,6 +13,8 @@ from genie.core.motion import is_moving
 from genie.core.params import load_params
 from genie.core.scales import write_scale
 from genie.data.caches import read_latent_actions
+from genie.models.checkpoint import fingerprint
+from genie.pipeline.outputs import write_fingerprints
 from genie.reporting.export import training_command
 from genie.world import WorldModel
 from genie.world.maskgit import Sampling
@@ -52,13 +54,24 @@ def test_exported_again_it_is_the_same_to_the_byte(pipeline):
     assert {file.name: file.read_bytes() for file in Path("world").iterdir()} == before
 
 
-def test_the_card_tells_metrics_and_command(pipeline):
+def test_the_card_tells_metrics_and_command(pipeline, tiny_world):
+    for model in (tiny_world.tokenizer, tiny_world.dynamics, tiny_world.steering):
+        model.fingerprint = fingerprint(model)
     Path("data/metrics").mkdir()
     # As git has them: a run may be under way.
     for name in ("collect", "tokenizer", "lam", "motion", "steering", "dynamics", "evaluate"):
         git = ["git", "show", f":data/metrics/{name}.json"]
         metrics = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         Path(f"data/metrics/{name}.json").write_text(metrics)
+    ran = genie_export("--out", "told")
+    assert ran.stdout.endswith(
+        "data/metrics/fingerprints.json: missing or damaged; the pipeline writes it: dvc repro evaluate)\n"
+    )
+    write_fingerprints(tiny_world.tokenizer, tiny_world.steering)
+    ran = genie_export("--out", "told")
+    assert ran.exit_code == 1, "figures of other models are refused"
+    assert f"they are of the dynamics None, and this is the dynamics {tiny_world.dynamics.fingerprint}" in ran.stderr
+    write_fingerprints(tiny_world.tokenizer, tiny_world.dynamics, tiny_world.steering)
     ran = genie_export("--out", "told")
     assert ran.stdout.endswith("a card with metrics\n")
     card, psnr = Path("told/README.md").read_text(), json.loads(Path("data/metrics/evaluate.json").read_text())["psnr"]

@@ -68,6 +68,7 @@ def test_lives_too_short_to_branch_are_told_in_one_line(collect_params, monkeypa
     assert play_branches(long, "test", num_states=1, past_frames=40) is None
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("only 0 of 1 states live 40 frames before and 1 after")
-    few = play_branches(collect_params, "test", num_states=10_000, past_frames=1)
-    assert 0 < len(few.past_MTHWC) < 10_000
-    assert capsys.readouterr().err.startswith(f"only {len(few.past_MTHWC)} of 10000 states")
+    monkeypatch.setattr(branches_module, "MAX_PLAYED", 1)
+    few = play_branches(long, "test", num_states=32, past_frames=10)
+    assert 0 < len(few.past_MTHWC) < 32
+    assert capsys.readouterr().err.startswith(f"only {len(few.past_MTHWC)} of 32 states")
