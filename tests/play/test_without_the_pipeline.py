@@ -18,14 +18,7 @@ PLAY = ["av", "fastapi", "gymnasium", "pydantic", "typer", "uvicorn", "websocket
 
 WITHOUT = """
 import sys
-from importlib.abc import MetaPathFinder
-
-class Missing(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {missing}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
+sys.modules |= dict.fromkeys({missing})  # so that none of them can be imported or found
 """
 STEP = """
 from genie.world import WorldModel
