@@ -23,7 +23,7 @@ app = typer.Typer(
 
 @app.callback()
 def genie() -> None:
-    """A playable world learned from unlabelled video. The pipeline itself runs with `dvc repro`."""
+    """A playable world learned from unlabelled video. Run the pipeline itself with `dvc repro`."""
 
 
 @app.command()
@@ -33,9 +33,9 @@ def scale(
         bool, typer.Option("--flags", help="Print the options of `dvc exp run` instead; change no file.")
     ] = False,
 ) -> None:
-    """Write a scale into params.yaml, comments kept; `git restore params.yaml` takes it back.
+    """Write a scale into params.yaml and keep its comments; `git restore params.yaml` undoes it.
 
-    To queue it as an experiment and leave params.yaml alone:
+    To queue it as an experiment and leave params.yaml unchanged:
 
         dvc exp run --queue $(genie scale gpu --flags)
     """
@@ -58,14 +58,14 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
 ) -> None:
-    """Print what training takes: operations, hours and memory of a device, and bytes of data. Trains nothing.
+    """Print the cost of training: operations, hours and memory of a device, and bytes of data. Trains nothing.
 
-    Hours are arithmetic: docs/scaling.md says what they leave out.
+    Hours are computed, not measured: docs/scaling.md lists what they leave out.
 
         genie plan --scale paper --devices 4
     """
     with faults_in_one_line("genie plan"):
-        from genie.reporting.plan import (  # here, as torch is slow
+        from genie.reporting.plan import (  # here, since importing torch takes seconds
             make_plan,
             measured_bytes_per_frame,
             plan_json,
@@ -107,13 +107,13 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="Of the noise, in place of evaluate.seed.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no word of success.")] = False,
 ) -> None:
-    """Dream what follows a frame under latent actions, and write it as a GIF.
+    """Dream the frames that follow a frame under latent actions, and write them as a GIF.
 
-    One world for each latent action held, side by side, from a frame of a level never trained on:
+    One dream per latent action, side by side, from a frame of a level not used in training:
 
         genie sample
 
-    One world, from a picture of your own:
+    One dream, from your own picture:
 
         genie sample --actions 3,3,3,5,5 --image castle.png --out castle.gif
     """
@@ -177,9 +177,9 @@ def results(
         Path | None, typer.Option(help="Put the table between the marks of this file, in place of the old.")
     ] = None,
 ) -> None:
-    """Print the metrics of the last run beside their baselines, as a Markdown table.
+    """Print the metrics of the last run and their baselines as a Markdown table.
 
-    The table in docs/results.md is written by:
+    To write the table in docs/results.md:
 
         genie results --write docs/results.md
     """
@@ -196,7 +196,7 @@ def results(
 def seeds(
     revisions: Annotated[list[str], typer.Argument(help="Runs that git knows: HEAD, refs/exps/...")],
 ) -> None:
-    """Write the mean and spread of runs that differ by their seeds alone to data/metrics/seeds.json.
+    """Write the mean and spread of runs that differ only by their seeds to data/metrics/seeds.json.
 
     `make seeds` trains such runs and calls this.
     """
@@ -215,9 +215,9 @@ def export(
         str | None, typer.Option(help="How it was trained, for its card, if not by `make repro` with params.yaml.")
     ] = None,
 ) -> None:
-    """Write the trained world as one folder, as the Hugging Face hub keeps models: to be shared, loaded, played.
+    """Write the trained world as one folder, in the layout of the Hugging Face hub, to share, load or play.
 
-    The hub takes it as it is:
+    To upload it to the hub unchanged:
 
         hf upload NAME/WORLD world
     """
@@ -240,9 +240,9 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: names to figures.")] = False,
 ) -> None:
-    """Measure how fast each part is on this machine, beside what it is to be compared with, and its peak memory.
+    """Measure the speed of each part on this machine, next to its reference, and its peak memory.
 
-    At the scale of params.yaml, on data of its own; nothing needs to be trained. One part alone:
+    Runs at the scale of params.yaml on its own data; nothing needs to be trained. To measure one part:
 
         genie bench --only dynamics
     """

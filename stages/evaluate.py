@@ -1,4 +1,4 @@
-"""Dreams held-out levels, measures the dreams beside their baselines, and draws the report."""
+"""Dreams held-out levels, measures the dreams against their baselines, and writes the report."""
 
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Gives every transition its action: data/actions/, tied to the LAM whose latent actions they are.
+"""Labels every transition with its latent action: data/actions/, tied to the LAM by its fingerprint.
 
-Then counts what they stand for: data/models/buttons.json. With `dynamics.actions: true` the
-actions are the simulator's effective ones, for the upper bound of control.
+Then counts the effective action that each latent action stands for: data/models/buttons.json. With
+`dynamics.actions: true` the labels are the simulator's effective actions, for the upper bound of control.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Writes every frame as tokens: data/tokens/{train,val,test}/, tied to the tokenizer by its fingerprint."""
+"""Encodes every frame as tokens: data/tokens/{train,val,test}/, tied to the tokenizer by its fingerprint."""
 
 from genie.core.params import Params
 from genie.core.protocols import Tracker

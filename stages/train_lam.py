@@ -1,4 +1,4 @@
-"""Trains the latent action model on frames: data/models/lam/. Ends here if its actions are of no use."""
+"""Trains the latent action model on frames: data/models/lam/. Fails at the gate if its actions are useless."""
 
 import math
 
@@ -21,7 +21,7 @@ from genie.training.agent import build_for_agent
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 
-NUM_TRANSITIONS = 6144  # measured a split
+NUM_TRANSITIONS = 6144  # measured per split
 
 
 def main(params: Params, tracker: Tracker) -> None:

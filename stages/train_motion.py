@@ -1,4 +1,4 @@
-"""Trains the motion predictor that the dynamics sees through: data/models/motion/."""
+"""Trains the motion predictor that the dynamics uses: data/models/motion/."""
 
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params

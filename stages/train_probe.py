@@ -1,4 +1,4 @@
-"""Trains the supervised probe that the latent action model is judged by: data/models/probe/."""
+"""Trains the supervised probe used to evaluate the latent action model: data/models/probe/."""
 
 from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.params import Params

@@ -1,4 +1,4 @@
-"""Trains what an arrow presses, of transitions whose true actions are known: data/models/steering/."""
+"""Trains the steering on transitions with known true actions: data/models/steering/."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def main(params: Params, tracker: Tracker) -> None:
     def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
         store = EpisodeStore(f"data/frames/{split}")
         latents = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])
-        # The action before a transition that is drawn is of its own episode: so is all its history.
+        # The action before a sampled transition is in the same episode, like all its history.
         labels = {"effects_M": true_actions_of(store), "actions_M": latents, "before_M": np.roll(latents, 1)}
         return TransitionWindows(model, store, batch_size, seed, num_batches, labels)
 

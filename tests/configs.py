@@ -31,10 +31,10 @@ DYNAMICS = {
 
 
 def tokenizer_config(**changes) -> TokenizerConfig:
-    """A tokenizer's, with these values in place of the usual ones."""
+    """Returns a tokenizer's config with these values in place of the usual ones."""
     return TokenizerConfig(**TOKENIZER | changes)
 
 
 def dynamics_config(**changes) -> DynamicsConfig:
-    """A dynamics', with these values in place of the usual ones."""
+    """Returns a dynamics config with these values in place of the usual ones."""
     return DynamicsConfig(**DYNAMICS | changes)

@@ -1,7 +1,7 @@
-"""Params and data small enough for a test: the real `params.yaml` with its sizes cut down, and real CoinRun.
+"""Params and data small enough for a test: the real `params.yaml` with reduced sizes, and real CoinRun.
 
-Tests compute in one thread: models this small gain nothing by more, and threads that wait for each other beside a
-busy process, such as a browser, take seconds for what takes milliseconds.
+Tests compute in one thread: models this small gain nothing from more, and beside a busy process, such as a browser,
+threads that wait for each other turn milliseconds into seconds.
 """
 
 import shutil
@@ -82,7 +82,7 @@ def pytest_addoption(parser):
 
 
 def merged(tree: dict, changes: dict) -> dict:
-    """The tree with the leaves of `changes` in place of its own."""
+    """Returns the tree with its leaves replaced by those of `changes`."""
     return tree | {
         key: merged(tree[key], value) if isinstance(value, dict) else value for key, value in changes.items()
     }
@@ -90,19 +90,19 @@ def merged(tree: dict, changes: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_tree() -> dict:
-    """The tree of a whole `params.yaml` that runs the pipeline in a minute."""
+    """Tree of a complete `params.yaml` that runs the pipeline in a minute."""
     return merged(read_yaml(ROOT / "params.yaml"), TINY)
 
 
 @pytest.fixture(scope="session")
 def tiny_params(tiny_tree) -> Params:
-    """The same, parsed."""
+    """`tiny_tree`, parsed."""
     return parse_params(tiny_tree)
 
 
 @pytest.fixture(scope="session")
 def coinrun(tiny_params, tmp_path_factory) -> dict[str, EpisodeStore]:
-    """A few hundred real frames a split."""
+    """A few hundred real frames per split."""
     folder = tmp_path_factory.mktemp("coinrun") / "frames"
     collect(tiny_params.collect, folder, num_threads=1)
     return {split: EpisodeStore(folder / split) for split in SPLITS}
@@ -119,7 +119,7 @@ def collect_params():
 
 @pytest.fixture(scope="session")
 def collected(collect_params, tmp_path_factory):
-    """The folder of one `collect`; `train` is three shards."""
+    """Folder of one `collect`; `train` has three shards."""
     folder = tmp_path_factory.mktemp("collected") / "frames"
     assert collect(collect_params, folder, num_threads=2) == 830
     return folder
@@ -127,7 +127,7 @@ def collected(collect_params, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scrambled() -> Callable[[nn.Module], nn.Module]:
-    """Moves a model, in eval mode, off its birth: through its zeros nothing flows, whoever could see whom."""
+    """Adds noise to a model's weights and sets eval mode: weights initialised to zero would hide dependencies."""
 
     def scramble(model: nn.Module) -> nn.Module:
         generator = torch.Generator().manual_seed(0)
@@ -141,7 +141,7 @@ def scrambled() -> Callable[[nn.Module], nn.Module]:
 
 @pytest.fixture(scope="session")
 def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
-    """A world of random weights, five buttons and three prompts, each two real frames."""
+    """A world with random weights, five buttons and three prompts of two real frames each."""
     tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer))
     dynamics = scrambled(
         build_dynamics(
@@ -152,7 +152,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
             tokenizer_fingerprint=fingerprint(tokenizer),
         )
     )
-    # Between pixels, values fall halfway between two whole ones, and what they are rounded to differs with the batch.
+    # Shifts by fractions of a pixel give values halfway between integers, whose rounding depends on the batch.
     for weight in dynamics.compensation.predictor.layers[-1].parameters():
         torch.nn.init.zeros_(weight)
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
 
 @pytest.fixture
 def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
-    """A working directory as the pipeline leaves it, with that world in it and no metrics."""
+    """A working directory as the pipeline leaves it, with `shared_world` and without metrics."""
     root, store = tmp_path / "pipeline", coinrun["test"]
     for model in (shared_world.tokenizer, shared_world.dynamics, shared_world.steering):
         save_model(root / "data/models" / model.kind, model)
@@ -188,5 +188,5 @@ def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def tiny_world(shared_world) -> WorldModel:
-    """The same, for one test to play."""
+    """A fork of `shared_world` for one test."""
     return shared_world.fork()

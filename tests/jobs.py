@@ -1,4 +1,4 @@
-"""Training at the smallest: one accelerator a test, resume state in its own folder, data for each of the models."""
+"""Minimal training jobs: one accelerator per test, resume state in its own folder, data for each of the models."""
 
 import numpy as np
 import pytest
@@ -27,29 +27,28 @@ from tests.conftest import merged
 
 @pytest.fixture
 def accelerator(tiny_params, tmp_path, monkeypatch):
-    """In an empty working directory, with one thread."""
+    """An accelerator in an empty working directory, with one thread."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     num_threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)  # it outlives its accelerator
+    AcceleratorState._reset_state(reset_partial_state=True)  # the state outlives its accelerator
     yield make_accelerator(tiny_params.runtime.model_copy(update={"threads": 1}))
     torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(params=["tokenizer", "probe", "surprise", "pixels", "motion", "steering", "dynamics"])
 def job(request, tiny_params, coinrun):
-    """For one of the models, the latent action model by its kind: its name, its params, a function that builds it
-    afresh, and its data."""
+    """Name of a model (of a latent action model, its kind), its params, a function that builds it, and its data."""
     return make_job(request.param, tiny_params, coinrun["train"])
 
 
 @pytest.fixture
 def golden_job(request, tiny_params, tmp_path):
-    """The same for a few dozen steps, on levels without backgrounds, whose pixels no version of the simulator changes.
+    """Same for a few dozen steps, on levels without backgrounds, whose pixels are the same in all simulator versions.
 
     The test names the model by indirect parametrization.
     """
-    # At higher learning rates a rounding error soon flips a code, and with it all that follows.
+    # At higher learning rates a rounding error soon flips a code, which changes everything after it.
     changes = {
         "collect": {"backgrounds": False, "shard_frames": 600},
         "tokenizer": {"steps": 36},
@@ -71,7 +70,7 @@ def golden_job(request, tiny_params, tmp_path):
 def make_job(name, all_params, store):
     is_lam = name in ("surprise", "pixels")
     params = all_params.lam.model_copy(update={"kind": name}).of_kind() if is_lam else getattr(all_params, name)
-    if name == "tokenizer":  # the quantizer that draws at random and keeps running means
+    if name == "tokenizer":  # the quantizer that draws random numbers and keeps running means
         params = params.model_copy(update={"quantizer": "vq", "num_codes": 32})
         return name, params, lambda: build_tokenizer(params), _frame_windows(store, 1, params)
     if name == "probe":

@@ -1,4 +1,4 @@
-"""YAML as DVC reads it: by the core schema of YAML 1.2, which PyYAML alone does not know."""
+"""YAML reader that follows DVC: the core schema of YAML 1.2, which PyYAML does not support."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ import yaml
 
 
 class YamlError(ValueError):
-    """A file is missing or no YAML; the message names it and the fault."""
+    """A file is missing or not valid YAML; the message names the file and the error."""
 
 
 def read_yaml(path: str | Path) -> dict:
-    """Reads plain values; `1e-4` is a number, and `on` and `no` are words.
+    """Reads a YAML file as plain values; `1e-4` is a number, and `on` and `no` are strings.
 
     Raises:
-        YamlError: the file is missing, no YAML, or says a key twice.
+        YamlError: the file is missing, not valid YAML, or contains a duplicate key.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def parse_yaml(text: str, source: str) -> dict:
-    """The same of text; `source` names it in messages."""
+    """Same as `read_yaml` for a text; `source` names it in error messages."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -34,7 +34,7 @@ def parse_yaml(text: str, source: str) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, without what YAML 1.1 takes for numbers, truth values and dates."""
+    """PyYAML's safe loader without the YAML 1.1 rules for numbers, booleans and dates."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's
 
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# The core schema (YAML 1.2.2, section 10.3.2), by the characters that each kind may begin with.
+# Core schema (YAML 1.2.2, section 10.3.2), with the first characters that each type allows.
 for kind, pattern, first in (
     ("null", r"null|Null|NULL|~|", [*"nN~", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -58,7 +58,7 @@ for kind, pattern, first in (
     ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), first)
-# `0o17` is eight-based in YAML 1.2, and `017` is seventeen.
+# In YAML 1.2, `0o17` is octal and `017` is seventeen.
 _Loader.add_constructor(
     "tag:yaml.org,2002:int", lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
 )

@@ -1,9 +1,9 @@
-"""Caches of what the models made of the frames, each tied to its model by a fingerprint.
+"""Caches of tokens and latent actions, each tied to its model by a fingerprint.
 
-- `data/tokens/<split>/<shard>.h5`: `tokens (num_frames, N)` uint16, of the frames in the shard of the same name.
+- `data/tokens/<split>/<shard>.h5`: `tokens (num_frames, N)` uint16 of the frames in the shard of the same name.
 - `data/actions/<split>.h5`: `latent_actions (num_frames,)` uint8, `NO_ACTION` at an episode's last frame.
 
-Both are contiguous and unfiltered, so that readers map them.
+Both datasets are contiguous and unfiltered, so that readers can memory-map them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ import numpy as np
 from genie.data.hdf5 import open_hdf5, writing_hdf5
 from genie.data.shards import Shard, check_set, shard_file
 
-TRUE_ACTIONS = "true actions"  # in place of a LAM's fingerprint: these are the simulator's own
+TRUE_ACTIONS = "true actions"  # replaces the LAM's fingerprint if the cache holds the simulator's actions
 
 
 class CacheFileError(ValueError):
-    """A file is not a whole cache of the kind wanted; the message names it and the fix."""
+    """A file is not a complete cache of the expected kind; the message names it and the fix."""
 
 
 class CacheMismatchError(CacheFileError):
@@ -27,12 +27,12 @@ class CacheMismatchError(CacheFileError):
 
 
 class Tokens:
-    """The tokens of a split, mapped: its shards as one array `(num_frames, N)` uint16, to be read alone.
+    """Memory-mapped tokens of a split: its shards as one read-only array `(num_frames, N)` uint16.
 
-    Indexed by frames, with an integer, a slice or an array of integers, all from 0 on, it gives a copy.
+    Indexing takes a non-negative integer, a slice or an array of non-negative integers over frames, and returns a copy.
 
     Attributes:
-        shards: the array of each.
+        shards: array of each shard.
     """
 
     dtype = np.dtype(np.uint16)
@@ -66,7 +66,7 @@ def write_tokens(
     num_codes: int,
     grid: tuple[int, int],
 ) -> None:
-    """Streams chunks of tokens `(n, N)`, values below `num_codes`, to the file of a shard."""
+    """Streams chunks of tokens `(n, N)`, values below `num_codes`, to the file of one shard."""
     shape = (shard.num_frames, grid[0] * grid[1])
     attributes = {"tokenizer_fingerprint": fingerprint, "num_codes": num_codes, "grid": grid, **shard.attributes}
     _write(path, "tokens", chunks, shape, np.uint16, attributes)
@@ -81,11 +81,11 @@ def write_latent_actions(
 
 
 def read_tokens(folder: str | Path, expect_fingerprint: str | None = None) -> Tokens:
-    """The tokens of a split, mapped read-only; None accepts any tokenizer's.
+    """Maps the tokens of a split read-only; `expect_fingerprint=None` accepts tokens of any tokenizer.
 
     Raises:
-        CacheFileError: a shard is missing, truncated or foreign, or the shards do not belong together.
-        CacheMismatchError: the tokens are another tokenizer's.
+        CacheFileError: a shard is missing, truncated or not a token cache, or the shards do not belong together.
+        CacheMismatchError: another tokenizer made the tokens.
     """
     folder = Path(folder)
     first = read_token_shard(folder / shard_file(0), expect_fingerprint)
@@ -97,36 +97,36 @@ def read_tokens(folder: str | Path, expect_fingerprint: str | None = None) -> To
 
 
 def read_token_shard(path: str | Path, expect_fingerprint: str | None = None) -> np.ndarray:
-    """One shard's, `(num_frames, N)` uint16; else as `read_tokens`."""
+    """Maps the tokens of one shard, `(num_frames, N)` uint16; otherwise like `read_tokens`."""
     return _read(path, "tokens", np.uint16, ("tokenizer_fingerprint", "shard", "num_shards"), expect_fingerprint)
 
 
 def read_latent_actions(path: str | Path, expect_fingerprint: str | None = None) -> np.ndarray:
-    """The latent actions, `(num_frames,)` uint8, mapped read-only; None accepts any LAM's.
+    """Maps the latent actions, `(num_frames,)` uint8, read-only; `expect_fingerprint=None` accepts those of any LAM.
 
     Raises:
-        CacheFileError: the file is missing, truncated or foreign.
-        CacheMismatchError: the actions are another LAM's.
+        CacheFileError: the file is missing, truncated or not a cache of latent actions.
+        CacheMismatchError: another LAM made the actions.
     """
     return _read(path, "latent_actions", np.uint8, ("lam_fingerprint",), expect_fingerprint)
 
 
 def cache_attributes(path: str | Path) -> dict:
-    """What a file of a cache says of itself: its model's fingerprint, and `num_codes`, `grid` and which shard it is of
-    how many, or `num_actions`.
+    """Attributes of a cache file: the fingerprint of its model; for tokens also `num_codes`, `grid`, shard index and
+    number of shards, for latent actions `num_actions`.
 
     Raises:
-        CacheFileError: the file is missing, truncated or foreign.
+        CacheFileError: the file is missing, truncated or not HDF5.
     """
     with _open(path) as file:
         return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in file.attrs.items()}
 
 
 def token_attributes(folder: str | Path) -> dict:
-    """What all shards of a split's tokens say alike: `tokenizer_fingerprint`, `num_codes` and `grid`.
+    """Attributes that all token shards of a split share: `tokenizer_fingerprint`, `num_codes` and `grid`.
 
     Raises:
-        CacheFileError: the first is missing, truncated or foreign.
+        CacheFileError: the first shard is missing, truncated or not HDF5.
     """
     known = cache_attributes(Path(folder) / shard_file(0))
     return {key: known[key] for key in ("tokenizer_fingerprint", "num_codes", "grid")}
@@ -144,7 +144,7 @@ def _write(path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: t
 
 
 def _read(path, name: str, dtype: type, keys: tuple[str, ...], expected: str | None) -> np.ndarray:
-    """Maps a dataset; the first of the attributes that are wanted is the fingerprint."""
+    """Maps a dataset read-only; `keys` are its required attributes, the first of which is the fingerprint."""
     with _open(path) as file:
         if name not in file or not set(keys) <= set(file.attrs) or file[name].dtype != dtype:
             raise CacheFileError(f"{path}: not a cache of {name}; remove it and run `dvc repro`")

@@ -1,16 +1,16 @@
-"""The HDF5 episode store: a split's frames, episode after episode, in a folder of shards.
+"""HDF5 episode store: a folder of shards that holds the episodes of a split.
 
-Each shard is a file:
+Each shard is one file:
 
 | dataset | shape, type | |
 |---|---|---|
 | `frames` | `(N, 64, 64, 3)` uint8 | RGB, chunks of 16 frames |
-| `actions` | `(N,)` uint8 | simulator action held from frame t to t + 1; `NO_ACTION` at an episode's last |
+| `actions` | `(N,)` uint8 | simulator action from frame t to t + 1; `NO_ACTION` at an episode's last frame |
 | `episode_starts` | `(E,)` int64 | ascending, the first is 0 |
-| `level_seeds` | `(E,)` int64 | the level each episode was played in |
+| `level_seeds` | `(E,)` int64 | level of each episode |
 
-An episode holds only frames in a row inside one level life: no reset, death or change of level inside. None goes on in
-another shard.
+An episode holds consecutive frames of one life in one level: it contains no reset, death or change of level. An episode
+never spans two shards.
 """
 
 import math
@@ -32,9 +32,9 @@ from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
 
 SCHEMA_VERSION = 2
 CHUNK_FRAMES = 16
-BLOCK_FRAMES = 4 * CHUNK_FRAMES  # whole chunks, or HDF5 would decompress and compress them again
-HELD_BYTES = 2 << 30  # of decompressed frames, up to which training keeps them all in memory
-MAX_BLOCKS = 32  # that wait to be compressed: 25 MB
+BLOCK_FRAMES = 4 * CHUNK_FRAMES  # a multiple of the chunk size, so that HDF5 compresses each chunk only once
+HELD_BYTES = 2 << 30  # largest decompressed size at which training keeps all frames in memory
+MAX_BLOCKS = 32  # maximum number of blocks waiting for compression: 25 MB
 FILTERS = {
     "zstd": hdf5plugin.Zstd(clevel=3),
     "lzf": {"compression": "lzf"},
@@ -44,20 +44,20 @@ FILTERS = {
 
 
 class EpisodeFileError(ValueError):
-    """A file is no whole shard of this schema, or does not belong to the others; the message names it and the fix."""
+    """A file is not a complete shard of this schema, or not of the same set; the message names it and the fix."""
 
 
 class EpisodeWriter:
-    """Writes `num_frames` frames to a new HDF5 file, episode after episode.
+    """Writes episodes with `num_frames` frames in total to a new HDF5 file.
 
-    A thread compresses and writes what is appended; its faults are raised by a later call. Leaving the `with` block
-    ends the thread, and drops what still waits for it.
+    A thread compresses and writes the appended frames; a later call raises its errors. Leaving the `with` block ends
+    the thread and drops frames that are still queued.
 
     Args:
-        file: open for writing.
-        num_frames: the frames it will hold; what is appended beyond them is dropped.
-        compression: a key of `FILTERS`.
-        attributes: stored as attributes of the file, beside the schema version.
+        file: HDF5 file open for writing.
+        num_frames: total number of frames; frames appended beyond it are dropped.
+        compression: key of `FILTERS`.
+        attributes: stored as attributes of the file, next to the schema version.
     """
 
     def __init__(self, file: h5py.File, num_frames: int, compression: str, attributes: dict):
@@ -80,7 +80,7 @@ class EpisodeWriter:
         )
 
     def append(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]], level_seed: int) -> None:
-        """Adds one episode, given in pieces: n frames `(n, 64, 64, 3)` uint8, copied, and the n actions after them."""
+        """Appends one episode, in pieces: n frames `(n, 64, 64, 3)` uint8, copied, and the n actions that follow."""
         start = self.num_appended
         for frames, actions in pieces:
             frames = frames[: self.num_frames - self.num_appended]
@@ -93,7 +93,7 @@ class EpisodeWriter:
             self._actions[self.num_appended - 1] = NO_ACTION
 
     def finish(self) -> None:
-        """Writes the frames that wait, and all but the frames."""
+        """Writes the queued frames, then actions, episode starts and level seeds."""
         assert self.num_appended == self.num_frames, f"{self.num_appended} of {self.num_frames} appended"
         self._hand_over_block()
         while self._writes:
@@ -118,7 +118,7 @@ class EpisodeWriter:
                 self._hand_over_block()
 
     def _hand_over_block(self) -> None:
-        """Leaves the block to the thread and takes another, once the oldest is written if too many wait."""
+        """Queues the block for writing and takes another; waits for the oldest block if `MAX_BLOCKS` are queued."""
         self._writes.append(self._thread.submit(self._write, self._block[: self._num_in_block]))
         if len(self._writes) == MAX_BLOCKS or self._writes[0].done():
             self._block = self._writes.popleft().result()
@@ -129,24 +129,25 @@ class EpisodeWriter:
     def _write(self, frames: np.ndarray) -> np.ndarray:
         self._frames[self._num_written : self._num_written + len(frames)] = frames
         self._num_written += len(frames)
-        return frames  # to be filled again: fresh memory would cost as much as the copy into it
+        return frames  # for reuse: allocating new memory would cost as much as the copy into it
 
 
 class EpisodeFile:
-    """One shard's frames, read in slices.
+    """Reader of one shard, by slices of frames.
 
     The file is opened on the first read in each process, so it can be pickled and forked.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         num_frames: N.
         episode_starts: `(E,)` int64.
         level_seeds: `(E,)` int64.
-        attributes: of the file: which shard of how many, the collect params, split, levels, seeds and simulator.
+        attributes: attributes of the file: shard index, number of shards, collect params, split, levels, seeds and
+            simulator.
 
     Raises:
-        EpisodeFileError: the file is missing, truncated, not a shard of episodes or of another schema.
-        LockedFileError: it cannot be locked, where HDF5 was told to lock files.
+        EpisodeFileError: the file is missing, truncated, not an episode shard or of another schema.
+        LockedFileError: HDF5 is set to lock files, and the file cannot be locked.
     """
 
     def __init__(self, path: str | Path):
@@ -171,7 +172,7 @@ class EpisodeFile:
         return frames
 
     def read_into(self, frames: np.ndarray, start: int) -> None:
-        """Fills `frames` with those from `start` on."""
+        """Fills `frames` with the frames from `start` on."""
         if len(frames):
             with self._faults():
                 self._open()["frames"].read_direct(frames, np.s_[start : start + len(frames)])
@@ -216,21 +217,21 @@ class EpisodeFile:
 
 
 class EpisodeStore:
-    """A split's frames, read in slices: its shards as one.
+    """Reader of all shards of a split as one sequence of frames.
 
     Files are opened on the first read in each process, so a store can be pickled and forked.
 
     Attributes:
-        path: the folder of the split.
+        path: folder of the split.
         files: its shards, in order.
-        num_frames: N, of all shards.
+        num_frames: N, over all shards.
         episode_starts: `(E,)` int64.
         level_seeds: `(E,)` int64.
-        attributes: what all shards say alike: the collect params, split, simulator and number of shards.
+        attributes: attributes that all shards share: collect params, split, simulator and number of shards.
 
     Raises:
-        EpisodeFileError: a shard is missing, truncated, not a shard of episodes or of another schema, or the shards do
-            not belong together.
+        EpisodeFileError: a shard is missing, truncated, not an episode shard or of another schema, or the shards do not
+            belong together.
     """
 
     def __init__(self, path: str | Path):
@@ -254,9 +255,9 @@ class EpisodeStore:
         return {**self.__dict__, "_held": None}
 
     def hold(self) -> bool:
-        """Reads all frames into memory, if they take no more than `HELD_BYTES` there; returns whether they are.
+        """Reads all frames into memory if they fit in `HELD_BYTES`; returns whether they are in memory.
 
-        A frame here and there costs the decompression of its whole chunk, which training would pay at every step.
+        Reading single frames decompresses their whole chunks, a cost that training would pay at every step.
         """
         if self._held is None and self.num_frames * math.prod(FRAME_SHAPE) <= HELD_BYTES:
             self._held = self.read(0, self.num_frames)
@@ -278,11 +279,11 @@ class EpisodeStore:
         return frames
 
     def actions(self) -> np.ndarray:
-        """All simulator actions, `(N,)` uint8; for evaluation, its probe and the upper bound only."""
+        """All simulator actions, `(N,)` uint8; only for evaluation, its probe and the upper bound."""
         return np.concatenate([file.actions() for file in self.files])
 
     def episode_slices(self) -> list[slice]:
-        """The frames of each episode."""
+        """Slice of frames of each episode."""
         stops = [*self.episode_starts[1:], self.num_frames]
         return [slice(int(start), int(stop)) for start, stop in zip(self.episode_starts, stops, strict=True)]
 

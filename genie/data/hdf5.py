@@ -1,4 +1,4 @@
-"""HDF5 files are read without a lock, and appear whole or not at all, also when the disk is full."""
+"""Reads HDF5 files without a lock and writes them atomically, even if the disk is full."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ class LockedFileError(ValueError):
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
-    """Opens a file for reading. No lock is taken: nothing here writes into a file that others read.
+    """Opens a file for reading, without a lock: this code never writes into a file that others read.
 
     Raises:
-        LockedFileError: HDF5 was told to lock all files, and another program holds this one, or its file system has no
-            locks.
+        LockedFileError: HDF5 is set to lock all files, and another program holds this one, or its file system does not
+            support locks.
         OSError: the file is missing, truncated or not HDF5.
     """
     try:
@@ -35,13 +35,13 @@ def open_hdf5(path: str | Path) -> h5py.File:
 
 @contextmanager
 def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Yields a new HDF5 file that appears at `path` at the end, whole, or not at all after a fault.
+    """Yields a new HDF5 file that appears at `path`, complete, on exit, or not at all after an error.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with replacing(path) as temporary, _Stream(temporary, "w+") as stream:
-        file = h5py.File(stream, "w", rdcc_nbytes=0)  # written in whole chunks, which a cache would only copy
+        file = h5py.File(stream, "w", rdcc_nbytes=0)  # writes are whole chunks, which a cache would only copy
         try:
             yield file
         finally:
@@ -52,10 +52,10 @@ def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 class _Stream(FileIO):
-    """A file whose faults HDF5 does not see when it closes it.
+    """A file that hides write errors from HDF5 while HDF5 closes it.
 
-    HDF5 cannot close a file it cannot write: it leaves it half open and crashes the interpreter in the end.
-    So a fault is kept, and what is written after it is lost.
+    HDF5 cannot close a file that it cannot write: it leaves the file half open and crashes the interpreter at exit. The
+    stream therefore stores the first error and discards everything written after it.
     """
 
     is_closing = False
@@ -64,7 +64,7 @@ class _Stream(FileIO):
     def write(self, data) -> int:
         with self._keep_fault():
             view = memoryview(data)
-            while self.fault is None and len(view):  # a nearly full disk takes a part first
+            while self.fault is None and len(view):  # a nearly full disk first writes only a part
                 view = view[super().write(view) :]
         return len(data)
 

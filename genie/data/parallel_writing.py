@@ -1,4 +1,4 @@
-"""Writes the shards of all splits, by one or several processes; a killed run is gone on from."""
+"""Writes the shards of all splits, in one or several processes; a killed run can be resumed."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from genie.distributed.progress import progress
 
 
 class SharingError(ValueError):
-    """The shards cannot be shared out; the message names the key and the fix."""
+    """The shards cannot be distributed over the processes; the message names the key and the fix."""
 
 
 def write_shards(
@@ -26,23 +26,23 @@ def write_shards(
 ) -> int:
     """Writes `folder/<split>/<shard>.h5`; process k of n writes every n-th shard from k on.
 
-    Finished shards wait in another folder until all are there. Then the first process puts that in the place of
-    `folder`; the others return.
+    Finished shards are kept in `unfinished` until all are complete. The first process then replaces `folder` with it;
+    the other processes return.
 
     Args:
-        folder: what was there is replaced once all are there.
-        shards: of all splits.
-        unfinished: where they wait; those found there are not written again. Its name must tell apart all that decides
-            what they hold.
-        is_finished: whether a file is there and is this shard, whole.
-        write: writes one, whole or not at all, and counts its frames in the bar.
-        name: of the bar.
+        folder: destination; its previous content is replaced once all shards are complete.
+        shards: shards of all splits.
+        unfinished: folder of finished shards; those already there are not written again. Its name must identify
+            everything that determines their content.
+        is_finished: whether a file exists and is this shard, complete.
+        write: writes one shard atomically and advances the progress bar by its frames.
+        name: label of the progress bar.
 
     Returns:
-        Frames of the shards that were missing.
+        Number of frames of the shards that were missing.
 
     Raises:
-        SharingError: there are more processes than shards; said before anything is written.
+        SharingError: there are more processes than shards; raised before anything is written.
     """
     if num_processes() > len(shards):
         raise SharingError(
@@ -68,12 +68,12 @@ def _num_frames(shards) -> int:
 
 
 def _move(unfinished: Path, folder: Path, shards: Sequence[Shard]) -> None:
-    """All at once, so that a run killed meanwhile finds all shards where they waited or all where they belong."""
+    """Moves all shards at once, so that a run killed meanwhile finds them all in `unfinished` or all in `folder`."""
     whole = {unfinished / shard.name for shard in shards}
     for path in unfinished.rglob("*"):
-        if path.is_file() and path not in whole:  # what a killed process has begun
+        if path.is_file() and path not in whole:  # left incomplete by a killed process
             path.unlink()
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(unfinished, folder)  # copies where it is another file system
+    shutil.move(unfinished, folder)  # copies if the destination is on another file system

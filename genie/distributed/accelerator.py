@@ -1,4 +1,4 @@
-"""Where and how a stage computes: device, precision, compiler and threads from one place, as an `Accelerator`."""
+"""Creation of the `Accelerator`: device, precision, compiler and threads of a stage."""
 
 import os
 import warnings
@@ -18,37 +18,38 @@ from genie.distributed.devices import (
 )
 from genie.distributed.processes import num_threads
 
-PATIENCE = timedelta(minutes=10)  # with processes that are not there yet, or validate while the others wait
+PATIENCE = timedelta(minutes=10)  # how long processes wait for others that are still starting or validating
 
 
 def make_accelerator(runtime: RuntimeParams, *, training: bool = False) -> Accelerator:
-    """The one object that knows device, precision and compiler, and as `torch_device_mesh` the processes that shard a
-    model, if they do; also sets the number of CPU threads and what becomes of freed memory.
+    """Creates the accelerator of a stage: device, precision, compiler and, if processes shard a model, the device mesh
+    `torch_device_mesh`. Also sets the number of CPU threads and how freed memory is handled.
 
     Args:
-        runtime: what is asked for.
-        training: whether it is to prepare a model, which alone is compiled: what measures or samples has other shapes.
+        runtime: runtime params.
+        training: whether it prepares a model for training. Only then is the model compiled: measuring and sampling use
+            other shapes.
 
     Raises:
-        RuntimeUnavailableError: the device named is not there, or this is one of several processes and cannot reach the
-            others.
+        RuntimeUnavailableError: the requested device is unavailable, or this process cannot reach the others of its
+            group.
     """
     device = resolve_device(runtime)
     keep_freed_memory()
-    # Before any thread is made, which takes over the setting: moments of gradients long gone would otherwise decay
-    # into denormal numbers, on which a CPU is many times slower.
+    # Set before any thread is created, since threads inherit it: otherwise old optimiser moments decay into denormal
+    # numbers, on which a CPU is many times slower.
     torch.set_flush_denormal(True)
     torch.set_num_threads(num_threads(runtime))
     if "LOCAL_RANK" in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(num_threads(runtime))  # or accelerate sets another number
+        os.environ["OMP_NUM_THREADS"] = str(num_threads(runtime))  # otherwise accelerate sets another number
     precision = resolve_precision(runtime, device)
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # accelerate knows no other name for it
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # accelerate supports no other name
     try:
         accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="bf16" if precision == "bf16" else "no",
             dynamo_backend=resolve_compiler(runtime, device) if training else "no",
-            # Buffers are the codebooks, which each update keeps alike in all processes.
+            # Buffers are the codebooks, which every update keeps identical in all processes.
             kwargs_handlers=[
                 DistributedDataParallelKwargs(broadcast_buffers=False),
                 InitProcessGroupKwargs(timeout=PATIENCE),
@@ -61,6 +62,6 @@ def make_accelerator(runtime: RuntimeParams, *, training: bool = False) -> Accel
             f"({str(error).splitlines()[0]})"
         ) from None
     if training and runtime.strategy == "fsdp" and accelerator.num_processes > 1:
-        # Here, since accelerate itself shards over no CPUs.
+        # Set here, since accelerate does not shard over CPUs.
         accelerator.state.device_mesh = init_device_mesh(device.type, (accelerator.num_processes,))
     return accelerator

@@ -1,4 +1,4 @@
-"""What there is to compute with: device, precision, compiler, and the memory of freed tensors."""
+"""Compute resources: device, precision, compiler, and the memory of freed tensors."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ from genie.distributed.processes import num_threads, rank
 if TYPE_CHECKING:
     from genie.core.params import RuntimeParams
 
-# What glibc's `mallopt` is told, by its numbers of <malloc.h>.
+# Parameters of glibc's `mallopt`, as numbered in <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
@@ -22,14 +22,14 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class RuntimeUnavailableError(ValueError):
-    """The device or precision asked for is not to be had on this machine."""
+    """The requested device or precision is unavailable on this machine."""
 
 
 def resolve_device(runtime: "RuntimeParams") -> torch.device:
-    """The device to use; `auto` takes a GPU where there is one.
+    """Returns the device to use; `auto` selects a GPU if there is one.
 
     Raises:
-        RuntimeUnavailableError: the device named is not there.
+        RuntimeUnavailableError: the requested device is unavailable.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if runtime.device == "auto":
@@ -40,7 +40,7 @@ def resolve_device(runtime: "RuntimeParams") -> torch.device:
 
 
 def resolve_precision(runtime: "RuntimeParams", device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where the hardware multiplies it faster than fp32."""
+    """Returns `fp32` or `bf16`; `auto` selects bf16 if the hardware multiplies it faster than fp32."""
     if runtime.precision != "auto":
         return runtime.precision
     if device.type == "cuda":
@@ -51,15 +51,15 @@ def resolve_precision(runtime: "RuntimeParams", device: torch.device) -> str:
 
 
 def resolve_compiler(runtime: "RuntimeParams", device: torch.device) -> str:
-    """`inductor`, or `no` where none is asked for or none works, which is told in one line on stderr."""
+    """Returns `inductor`, or `no` if compilation is off or no compiler works; the latter prints one line on stderr."""
     if not runtime.compile:
         return "no"
-    # Or a compiled model draws other random numbers than one that is not.
+    # Otherwise compiled and uncompiled models draw different random numbers.
     torch._inductor.config.fallback_random = True
     try:
-        # Without a cache that would hide that the compiler has gone.
+        # Without the cache, which would hide a missing compiler.
         torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})(torch.ones(8, device=device))
-    except Exception as error:  # whatever a compiler, its driver or torch may come up with
+    except Exception as error:  # compilers, drivers and torch raise many exception types
         if rank() == 0:
             cause = " ".join(str(error).partition("\n\n")[0].split())[:200] or type(error).__name__
             print(f"runtime.compile: no compiler works here ({cause}); training uncompiled", file=sys.stderr)
@@ -68,10 +68,10 @@ def resolve_compiler(runtime: "RuntimeParams", device: torch.device) -> str:
 
 
 def describe_device(runtime: "RuntimeParams") -> str:
-    """Device, precision and threads in a few words, and why a card that is there is not used.
+    """Describes device, precision and threads, and why an existing NVIDIA card is not used.
 
     Raises:
-        RuntimeUnavailableError: the device asked for is not there.
+        RuntimeUnavailableError: the requested device is unavailable.
     """
     device = resolve_device(runtime)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -92,10 +92,11 @@ def _has_nvidia_card() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep the memory of freed tensors for the next ones.
+    """Keeps the memory of freed tensors in this process for reuse.
 
-    glibc gives large blocks back to the system at once, which then makes each page of the next tensor anew: on a CPU a
-    fifth of the time of training the dynamics, and two fifths of that of dreaming. Other C libraries are left alone.
+    glibc returns large blocks to the system at once, which then allocates each page of the next tensor again. On a CPU
+    this takes a fifth of the time of training the dynamics and two fifths of the time of dreaming. Other C libraries
+    are left unchanged.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):

@@ -1,4 +1,4 @@
-"""How a program ends on a fault: in one line, told once, whichever of several processes met it."""
+"""Error exit of a program: one line, printed once, whichever of several processes failed."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ from genie.distributed.launch import LOST, is_launched, is_loss_of_others, leave
 
 @contextmanager
 def faults_in_one_line(program: str) -> Iterator[None]:
-    """Ends the process with one line on stderr, and exit code 1, on a fault that the user can mend.
+    """Ends the process with one line on stderr and exit code 1 on an error that the user can fix.
 
-    Those are ValueError (and so ParamsError), OSError and FloatingPointError (a non-finite loss). Ctrl-C ends
-    as one line and 130. Any other exception is ours and keeps its traceback; with `GENIE_TRACEBACK=1` every
-    fault does.
+    Such errors are ValueError (including ParamsError), OSError and FloatingPointError (a non-finite loss). Ctrl-C ends
+    the process with one line and exit code 130. Any other exception is a bug and keeps its traceback; with
+    `GENIE_TRACEBACK=1` the user's errors keep it too.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def faults_in_one_line(program: str) -> Iterator[None]:
 
 
 def _describe(fault: Exception) -> str:
-    """The fault in one line that also says what to do where its own message does not."""
+    """Describes the error in one line, with a fix if its own message lacks one."""
     message = " ".join(str(fault).split()) or type(fault).__name__
     if isinstance(fault, OSError) and "No space left on device" in message:
         return f"the disk is full ({message}); free some space and run the same command again"

@@ -1,4 +1,4 @@
-"""Checkpoints: `model.safetensors` and `config.json`, enough to rebuild the model alone."""
+"""Checkpoints: `model.safetensors` and `config.json`, which suffice to rebuild a model."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from genie.core.files import replacing_folder
 from genie.models.config import hashable
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What reading a spoilt checkpoint can end in.
+# Exceptions that reading a damaged checkpoint can raise.
 DAMAGE = (
     json.JSONDecodeError,
     UnicodeDecodeError,
@@ -28,11 +28,11 @@ DAMAGE = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint folder is missing, damaged or of another model."""
+    """A checkpoint folder is missing, damaged or holds another model."""
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of config and weights: 16 hexadecimal digits that tie tokens to their tokenizer and latent actions to
+    """Hash of config and weights: 16 hexadecimal digits that tie tokens to their tokenizer and latent actions to
     their LAM."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -42,15 +42,15 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def save_model(folder: str | Path, model: nn.Module) -> str:
-    """Writes a checkpoint, whole or not at all; returns its fingerprint.
+    """Writes a checkpoint atomically; returns its fingerprint.
 
     Raises:
-        OSError: it cannot be written; what was there before stays.
+        OSError: it cannot be written; a previous checkpoint is kept.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
     with replacing_folder(folder) as temporary:
-        # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
+        # Not `safetensors.torch.save_file`: on a full disk it does not raise an OSError.
         (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
         (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
     return content["fingerprint"]
@@ -60,9 +60,9 @@ def load_model(folder: str | Path, model_class: type | UnionType, device: torch.
     """Rebuilds the model of a checkpoint folder, in eval mode, with its `fingerprint` as an attribute.
 
     Args:
-        folder: what `save_model` wrote.
-        model_class: what it must be: `Tokenizer`, `ActionProbe` or `Dynamics`, or `LatentActionModel`, of either kind.
-        device: where to put it.
+        folder: folder written by `save_model`.
+        model_class: expected class: `Tokenizer`, `ActionProbe`, `Dynamics`, or `LatentActionModel` for either kind.
+        device: device of the model.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or holds another model.

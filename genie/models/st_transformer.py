@@ -1,9 +1,9 @@
 """Spatio-temporal transformer blocks (Genie, section 2, figure 4; Xu et al. 2020, arXiv 2001.02908).
 
-Axes: `B` batch, `T` frames, `N` tokens a frame, `D` width, `H` heads, `P` past frames in a cache.
+Axes: `B` batch, `T` frames, `N` tokens per frame, `D` width, `H` heads, `P` past frames in a cache.
 
-A block attends over the N tokens of each frame, then over frames at each token's place, then mixes channels. Time is
-the only axis along which information can flow between frames, so one (T, T) mask decides all causality.
+A block attends over the N tokens of each frame, then over the frames at each token position, then mixes channels.
+Information flows between frames only in temporal attention, so one (T, T) mask determines causality.
 """
 
 import torch
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-MAX_ROWS = 65535  # of a batch that CUDA's fused kernels take: the size of a grid. Temporal attention has B N rows.
+MAX_ROWS = 65535  # CUDA grid limit on the batch of the fused kernels; temporal attention has B N rows
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
 def causal_mask(num_frames: int, max_past: int | None = None, device: torch.device | str | None = None) -> torch.Tensor:
-    """Boolean `(T, T)`, True where query frame (row) may see key frame (column): itself and the past, of which
-    at most the last `max_past` frames."""
+    """Boolean mask `(T, T)`, True where a query frame (row) may attend to a key frame (column): itself and the past, of
+    which at most the last `max_past` frames."""
     times_T = torch.arange(num_frames, device=device)
     age_TT = times_T.unsqueeze(1) - times_T
     mask_TT = age_TT >= 0
@@ -26,10 +26,10 @@ def causal_mask(num_frames: int, max_past: int | None = None, device: torch.devi
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Scaled dot-product attention of `(M, H, L, D/H)` tensors; `mask` is True where a query (row) sees a key."""
+    """Scaled dot-product attention of `(M, H, L, D/H)` tensors; `mask` is True where a query (row) attends to a key."""
     if q.device.type != "cpu":
         return fused_attention(q, k, v, mask)
-    # The CPU's fused kernel is slower than the plain formula, up to ten times in bf16's backward over few frames.
+    # On CPU the fused kernel is slower than the plain formula: up to ten times in the bf16 backward over few frames.
     bias = q.new_zeros(1) if mask is None else torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
     num_heads = q.shape[1]
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
@@ -38,14 +38,14 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 
 
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The same by torch's fused kernels, in parts of at most `MAX_ROWS` of the first axis."""
+    """Same as `attend`, by torch's fused kernels, in chunks of at most `MAX_ROWS` along the first axis."""
     parts = zip(*(x.split(MAX_ROWS) for x in (q, k, v)), strict=True)
     attended = [F.scaled_dot_product_attention(*part, attn_mask=mask) for part in parts]
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys (QK-norm, as Genie trains with, appendix C)."""
+    """Multi-head attention with normalised queries and keys (QK-norm, as in Genie, appendix C)."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
@@ -57,18 +57,18 @@ class Attention(nn.Module):
 
     def heads(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values `(..., H, L, D/H)` of `x (..., L, D)`."""
-        # As one matrix: of places before frames, a linear layer that needs no gradient would copy its weights for each.
+        # As one matrix: with positions before frames, a linear layer without gradients would copy its weights for each.
         qkv = self.qkv(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         q, k, v = rearrange(qkv, "... l (three h d) -> three ... h l d", three=3, h=self.num_heads)
         return self.query_norm(q), self.key_norm(k), v
 
     def merge(self, heads: torch.Tensor) -> torch.Tensor:
-        """The inverse of `heads` for the attended values."""
+        """Merges the heads of the attended values and projects them to the width."""
         return self.out(rearrange(heads, "... h l d -> ... l (h d)"))
 
 
 class SpatialAttention(Attention):
-    """Every token of a frame sees every token of that frame."""
+    """Attention of every token of a frame over all tokens of that frame."""
 
     def forward(self, x_BTND: torch.Tensor) -> torch.Tensor:
         frames = rearrange(x_BTND, "b t n d -> (b t) n d")
@@ -77,7 +77,7 @@ class SpatialAttention(Attention):
 
 
 class TemporalAttention(Attention):
-    """Every token sees the same place in other frames; rotary positions (arXiv 2104.09864) carry the time between."""
+    """Attention over frames at each token position, with rotary time embeddings (arXiv 2104.09864)."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__(width, num_heads)
@@ -88,7 +88,7 @@ class TemporalAttention(Attention):
     def forward(
         self, x_BTND: torch.Tensor, times_T: torch.Tensor, mask_TT: torch.Tensor | None, past: KeyValue | None
     ) -> tuple[torch.Tensor, KeyValue]:
-        """Attends; returns the outcome and all keys and values, those of the past first, each `(B, N, H, P+T, D/H)`."""
+        """Returns the output and all keys and values, those of the past first, each `(B, N, H, P+T, D/H)`."""
         q, k, v = self.heads(rearrange(x_BTND, "b t n d -> b n t d"))
         angles = times_T.float().unsqueeze(-1) * self.frequencies
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
@@ -110,7 +110,7 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 class Modulation(nn.Module):
     """Adaptive layer norm (DiT, arXiv 2212.09748, section 3.2): a condition scales and shifts each sublayer's input
-    and gates its output; born as the plain pre-norm residual."""
+    and gates its output; initialised to the plain pre-norm residual."""
 
     def __init__(self, width: int, num_sublayers: int):
         super().__init__()
@@ -120,17 +120,17 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, condition_BTD: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Shift, scale and gate, each `(B, T, 1, D)`, for every sublayer."""
+        """Returns shift, scale and gate, each `(B, T, 1, D)`, for every sublayer."""
         parts = self.linear(F.silu(condition_BTD)).unsqueeze(2).chunk(3 * self.num_sublayers, dim=-1)
         return [(parts[i], 1 + parts[i + 1], 1 + parts[i + 2]) for i in range(0, len(parts), 3)]
 
 
 class STBlock(nn.Module):
-    """Spatial attention, temporal attention, channel mixing; each a pre-norm residual.
+    """ST block: spatial attention, temporal attention and channel mixing, each a pre-norm residual sublayer.
 
     Args:
         width: D, a multiple of twice `num_heads`.
-        num_heads: heads of both attentions.
+        num_heads: number of heads of both attention layers.
         conditioned: whether every sublayer is modulated by a condition (AdaLN).
     """
 
@@ -154,14 +154,14 @@ class STBlock(nn.Module):
 
         Args:
             x_BTND: tokens.
-            times_T: when each frame is; only differences matter.
-            mask_TT: True where a frame (row) sees a frame (column); None: all see all. With a past, the columns are
-                the P past frames and then the T own ones.
-            condition_BTD: of conditioned blocks, one vector a frame.
-            past: keys and values of P earlier frames, `(B, N, H, P, D/H)` each, seen by every frame.
+            times_T: time index of each frame; only differences matter.
+            mask_TT: True where a frame (row) attends to a frame (column); None: no masking. With `past`, the columns
+                are the P past frames followed by the T given frames.
+            condition_BTD: condition of conditioned blocks, one vector per frame.
+            past: keys and values of P earlier frames, `(B, N, H, P, D/H)` each.
 
         Returns:
-            The outcome, and the temporal keys and values of the P past frames and these T.
+            The output, and the temporal keys and values of the P past and T given frames.
         """
         sublayers = self.modulation(condition_BTD) if self.modulation else [None] * 3
         attended = self.spatial(self._enter(x_BTND, 0, sublayers))
@@ -198,7 +198,7 @@ class STTransformer(nn.Module):
         condition_BTD: torch.Tensor | None = None,
         past: list[KeyValue] | None = None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """As `STBlock.forward`, with one past and one outcome of keys and values a layer."""
+        """Same as `STBlock.forward`, with one entry per layer in `past` and in the returned keys and values."""
         seen = []
         for index, block in enumerate(self.blocks):
             x_BTND, key_value = block(x_BTND, times_T, mask_TT, condition_BTD, past[index] if past else None)

@@ -1,10 +1,10 @@
-"""MLflow: a parent run for each run of the pipeline, a child run for each stage.
+"""MLflow tracking: a parent run for each run of the pipeline, a child run for each stage.
 
-They are in `mlflow.db` at the project's root, in the experiment `mini-genie`, unless `MLFLOW_TRACKING_URI` and
-`MLFLOW_EXPERIMENT_NAME` say otherwise.
+Runs are stored in `mlflow.db` at the project's root, in the experiment `mini-genie`, unless `MLFLOW_TRACKING_URI` and
+`MLFLOW_EXPERIMENT_NAME` are set.
 
-Each stage is a process of its own. Stages of one `dvc repro` or `dvc exp run` share a parent because they
-share the DVC process that started them; a stage run by hand gets a parent of its own.
+Each stage is a separate process. Stages of one `dvc repro` or `dvc exp run` share a parent run, which is identified by
+the DVC process that started them; a stage run by hand gets its own parent run.
 """
 
 import json
@@ -31,20 +31,20 @@ from genie.core.protocols import NullTracker, Tracker
 from genie.core.yaml_files import YamlError, read_yaml
 
 EXPERIMENT = "mini-genie"
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that MLflow's page opens with
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that MLflow's UI opens with
 DATASETS = ("data/frames", "data/tokens", "data/actions")
-MAX_DIGEST = 36  # characters that MLflow keeps
-PARAMS_A_REQUEST = 100  # MLflow takes no more at once
+MAX_DIGEST = 36  # maximum number of characters in MLflow
+PARAMS_A_REQUEST = 100  # maximum of MLflow
 SECONDS_PER_SYSTEM_SAMPLE = 5
-SECONDS_TO_WAIT_FOR_LOCK = 60  # of the database, while a parallel experiment writes
-SECONDS_BETWEEN_TRIES = 300  # to reach a store that could not be reached
+SECONDS_TO_WAIT_FOR_LOCK = 60  # on the database, while a parallel experiment writes
+SECONDS_BETWEEN_TRIES = 300  # to reach an unreachable store
 
 
 class MlflowTracker(Tracker):
-    """The run of one stage in MLflow; `open_tracker` makes and ends it.
+    """MLflow run of one stage; `open_tracker` creates and ends it.
 
-    A store that is locked or cannot be reached ends no training: what is recorded meanwhile waits, and is written when
-    the store answers again.
+    A locked or unreachable store does not stop training: records are queued and written when the store is reachable
+    again.
     """
 
     def __init__(self, client, parent_id: str, run_id: str, stage: str):
@@ -84,18 +84,18 @@ class MlflowTracker(Tracker):
         )
         mlflow.set_tracking_uri(self._client.tracking_uri)
         try:
-            # MLflow would like an example, too, and says so.
+            # Silences MLflow's warning about a missing input example.
             with mlflow.start_run(self.run_id), warnings.catch_warnings(record=True):
                 mlflow.pyfunc.log_model(
                     name="world",
                     python_model=find_spec("genie.world.pyfunc").origin,
                     artifacts={"world": str(folder)},
                     signature=signature,
-                    pip_requirements=[],  # else guessed, in a process of its own; genie, which no index has, brings all
+                    pip_requirements=[],  # not inferred, which takes a process; genie, on no package index, brings all
                 )
             self._client.update_run(self.run_id, status="RUNNING")
         except (MlflowException, OSError) as fault:
-            # Not later: the folder is the caller's, and may be gone by then.
+            # Not queued: the folder belongs to the caller and may be deleted by then.
             _say(f"the world is not recorded: MLflow cannot be reached ({_first_line(fault)})")
 
     def resume(self, run_id):
@@ -110,7 +110,7 @@ class MlflowTracker(Tracker):
         self._take(run_id)
 
     def close(self, status: str) -> None:
-        """Ends the run, and the pipeline's until the next stage: nobody tells us which stage is the last."""
+        """Ends the run, and the pipeline's run until the next stage, since the last stage is not known in advance."""
         self._monitor.finish()
         for run_id in (self.run_id, self._parent_id):
             self._waiting.append(partial(self._client.set_terminated, run_id, status))
@@ -139,7 +139,7 @@ class MlflowTracker(Tracker):
         self._write(partial(self._client.log_batch, run_id, metrics=points))
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Writes something after all that waits, or has it wait."""
+        """Queues a write and writes the queue, unless it is too early to retry."""
         self._waiting.append(write)
         if time.monotonic() < self._next_try:
             return
@@ -148,11 +148,11 @@ class MlflowTracker(Tracker):
             _say(f"MLflow cannot be reached ({fault}); {self._stage} goes on, and what it records waits")
         if self._next_try and not fault:
             _say("MLflow can be reached again; what waited is recorded")
-        # Each try may wait for a lock.
+        # Tries are spaced out, since each may wait for a lock.
         self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES if fault else 0.0
 
     def _write_waiting(self) -> str:
-        """Writes what waits, in order; returns why that failed, if it did, in one line."""
+        """Writes the queue in order; returns the first line of the error, or an empty string on success."""
         from mlflow.exceptions import MlflowException
 
         while self._waiting:
@@ -166,16 +166,16 @@ class MlflowTracker(Tracker):
 
 @contextmanager
 def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
-    """Records a stage as a child run; FINISHED, FAILED or, on Ctrl-C, KILLED at the end.
+    """Records a stage as a child run that ends as FINISHED, FAILED or, on Ctrl-C, KILLED.
 
-    If the store cannot be used, the stage goes on unrecorded, and one line on stderr says so.
+    If the store cannot be used, the stage runs unrecorded, and one line on stderr reports it.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     from mlflow.exceptions import MlflowException
 
     for narrator in ("mlflow", "alembic"):
         logging.getLogger(narrator).setLevel(logging.WARNING)
-    # Of a store that cannot be reached they print tracebacks, where we say it in a line.
+    # These print tracebacks for an unreachable store, which `MlflowTracker` reports in one line.
     for narrator in ("store.db.utils", "system_metrics.system_metrics_monitor"):
         logging.getLogger(f"mlflow.{narrator}").setLevel(logging.CRITICAL)
     try:
@@ -195,7 +195,7 @@ def open_tracker(stage: str, params: Params) -> Iterator[Tracker]:
 
 
 def _begin_run(stage: str, params: Params) -> tuple:
-    """The client, and the ids of the pipeline's run and of a new one for the stage.
+    """Returns the client, the id of the pipeline's run and the id of a new run for the stage.
 
     Raises:
         MlflowException: the store cannot be read or written.
@@ -208,7 +208,7 @@ def _begin_run(stage: str, params: Params) -> tuple:
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     with FileLock(lock):  # two queue workers must not create the database at once
         client = MlflowClient(chosen or f"sqlite:///{root}/mlflow.db?timeout={SECONDS_TO_WAIT_FOR_LOCK}")
-        # Absolute, since MLflow fixes it for good; a store of one's own has its own.
+        # Absolute, since MLflow stores it permanently; a custom store has its own location.
         experiment_id = _find_or_create_experiment(client, None if chosen else (root / "mlartifacts").as_uri())
     parent_id = _find_or_create_parent(client, experiment_id, stage, params)
     definition = _stage_definition(stage)
@@ -238,7 +238,7 @@ def _find_or_create_experiment(client, artifacts: str | None) -> str:
 
 
 def _find_or_create_parent(client, experiment_id: str, stage: str, params: Params) -> str:
-    """The run of the pipeline that this stage is part of, set RUNNING."""
+    """Returns the id of the pipeline run that this stage belongs to, and sets the run RUNNING."""
     pipeline = _pipeline_key()
     if pipeline:
         found = client.search_runs([experiment_id], f"tags.pipeline = '{pipeline}'", max_results=1)
@@ -254,7 +254,7 @@ def _find_or_create_parent(client, experiment_id: str, stage: str, params: Param
 
 
 def _pipeline_key() -> str | None:
-    """Names the DVC process that started us, the same for all its stages and for no other; None by hand."""
+    """Unique key of the DVC process that started this stage; None for a stage run by hand."""
     with suppress(psutil.Error):
         for process in psutil.Process().parents():
             if any(Path(word).stem == "dvc" for word in process.cmdline()[:3]):
@@ -273,16 +273,16 @@ def _common_tags() -> dict[str, str]:
 
 
 def _stage_definition(stage: str) -> dict:
-    """What `dvc.yaml` says of the stage; nothing where there is none, as in a test."""
+    """Entry of the stage in `dvc.yaml`; empty if there is no such file, as in tests."""
     with suppress(YamlError):
         return read_yaml("dvc.yaml")["stages"].get(stage, {})
     return {}
 
 
 def _inputs(deps: Sequence[str]) -> dict[str, dict]:
-    """What dvc.lock says of each input that another stage makes: `md5`, `size` and, of folders, `nfiles`.
+    """Entries in `dvc.lock` of the inputs made by other stages: `md5`, `size` and, for folders, `nfiles`.
 
-    Looked up among the outs of those stages: the lock's own entry for this stage is still of its last run.
+    They are read from the outs of those stages, since this stage's own entry still describes its previous run.
     """
     with suppress(YamlError):
         stages = read_yaml("dvc.lock")["stages"].values()
@@ -292,7 +292,7 @@ def _inputs(deps: Sequence[str]) -> dict[str, dict]:
 
 
 def _log_datasets(client, run_id: str, inputs: Mapping[str, Mapping]) -> None:
-    """Logs frames, tokens and actions as datasets, known by their DVC hashes."""
+    """Logs frames, tokens and actions as datasets, identified by their DVC hashes."""
     from mlflow.entities import Dataset, DatasetInput
 
     datasets = [
@@ -311,7 +311,7 @@ def _log_datasets(client, run_id: str, inputs: Mapping[str, Mapping]) -> None:
 
 
 def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> None:
-    """Logs every param that is one of `wanted` (`runtime.precision`) or in a section of them (`lam`)."""
+    """Logs every param named in `wanted` (`runtime.precision`) or in a section named there (`lam`)."""
     from mlflow.entities import Param
 
     prefixes = tuple(f"{key}." for key in wanted)

@@ -1,4 +1,4 @@
-"""Which world is played, and on what it computes."""
+"""Opens the world to play, on the device of the runtime params."""
 
 import os
 from contextlib import suppress
@@ -19,22 +19,21 @@ MLFLOW_SCHEMES = ("runs:/", "models:/")
 
 
 def open_world(source: str | None, params: Params) -> WorldModel:
-    """Loads a world, and sets the number of CPU threads.
+    """Loads a world and sets the number of CPU threads.
 
     Args:
-        source: its folder, its name on the Hugging Face hub, or its URI in MLflow (`models:/...`, `runs:/...`); a
-            folder of checkpoints, as `dvc repro` leaves in `data/models`, prompted with what lies beside it in
-            `data/`; None is the shipped one.
-        params: those of the runtime, and of sampling where the source does not say, count; of checkpoints,
-            `evaluate.horizon` too, when prompts are chosen.
+        source: its folder, its name on the Hugging Face hub, or its URI in MLflow (`models:/...`, `runs:/...`); or a
+            folder of checkpoints, such as `data/models` of `dvc repro`, with prompts from the data of the pipeline in
+            `data/`. None: the shipped world.
+        params: uses `runtime`; for checkpoints also `sampling`, and `evaluate.horizon` to choose prompts.
 
     Raises:
-        PretrainedError, CheckpointError, RuntimeUnavailableError: it is not to be had.
+        PretrainedError, CheckpointError, RuntimeUnavailableError: the world or the device is unavailable.
     """
     device = resolve_device(params.runtime)
     keep_freed_memory()
-    # Unless told otherwise all cores but one, which the page needs: threads that wait for each other on cores that are
-    # taken make a frame many times slower.
+    # By default all cores but one, which the page needs: threads that wait for each other on busy cores make a frame
+    # many times slower.
     torch.set_num_threads(params.runtime.threads or max(1, num_threads(params.runtime) - 1))
     if source is not None and source.startswith(MLFLOW_SCHEMES):
         return WorldModel.from_pretrained(_download(source), device)
@@ -46,8 +45,8 @@ def open_world(source: str | None, params: Params) -> WorldModel:
 
 
 def _held_out_prompts(world: WorldModel, horizon: int) -> tuple[Prompt, ...]:
-    """Those that the pipeline's data hold, if it is there: the world can be played from levels and pictures too."""
-    with suppress(ImportError):  # without HDF5 a world is played all the same
+    """Prompts from the pipeline's data; empty without it, since levels and pictures also serve as prompts."""
+    with suppress(ImportError):  # playing works without HDF5
         from genie.data.caches import CacheFileError
         from genie.data.episodes import EpisodeFileError
         from genie.data.held_out import lively_prompts
@@ -59,8 +58,8 @@ def _held_out_prompts(world: WorldModel, horizon: int) -> tuple[Prompt, ...]:
 
 
 def _download(uri: str) -> Path:
-    """The folder of the world that lies in the model which `evaluate` logged."""
-    # Before MLflow is imported, which takes seconds that other sources need not.
+    """Downloads the MLflow model that `evaluate` logged; returns the folder of the world in it."""
+    # Set before MLflow is imported, which is slow and therefore done only for this source.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:

@@ -1,4 +1,4 @@
-"""One client's play: its world, where that began, the real game beside it, and what is recorded.
+"""Session of one client: its world, the prompt, the twin and the recording.
 
 Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 """
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Answers messages, one at a time; not to be called by two threads at once.
+    """Answers the messages of one client, one at a time; not thread-safe.
 
     Args:
-        world: a fork of it is played.
+        world: the session plays a fork of it.
         game: params of the real game.
     """
 
@@ -60,7 +60,7 @@ class Session:
         self._twin: RealGame | None = None
 
     def hello(self) -> bytes:
-        """What a page must know to play, with the last frame of each prompt."""
+        """Returns what a page needs in order to play, with the last frame of each prompt."""
         return reply(
             "hello",
             [prompt.frames_THWC[-1] for prompt in self._world.prompts],
@@ -76,10 +76,10 @@ class Session:
         )
 
     def answer(self, message: Message) -> bytes:
-        """Does what the page asks for, and says what came of it.
+        """Executes a message of the page and returns the reply.
 
         Raises:
-            MessageError, WorldError, RecordingError: it cannot be done; all stays as it was.
+            MessageError, WorldError, RecordingError: the message cannot be executed; the session is unchanged.
         """
         match message:
             case FromPrompt(index=index):
@@ -109,13 +109,13 @@ class Session:
                 return file_reply("file", self._recording.encode(format, frames_per_second), name=f"dream.{format}")
 
     def start(self, prompt: Prompt) -> bytes:
-        """Plays from a prompt, without the real game beside."""
+        """Starts a dream from a prompt, without a twin."""
         self.close()
         self._prompt = prompt
         return self._reset()
 
     def close(self) -> None:
-        """Ends the real game, if one is played."""
+        """Closes the twin, if there is one."""
         if self._twin:
             self._twin.close()
         self._twin = None
@@ -179,14 +179,14 @@ def _simulator_is_installed() -> bool:
 
 
 def _open_game(params: CollectParams, level: int) -> "RealGame":
-    """A level of the real game.
+    """Opens a level of the real game.
 
     Raises:
-        MessageError: there is no simulator here, or it cannot be loaded.
+        MessageError: no simulator is installed, or it cannot be loaded.
     """
     if not _simulator_is_installed():
         raise MessageError("levels need the simulator: pip install 'mini-genie[train]'")
-    # Here, since the world is played without it too.
+    # Imported here, since playing a world does not need the simulator.
     from genie.sources.engines import EngineError
     from genie.sources.twin import RealGame
 

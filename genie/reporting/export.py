@@ -1,4 +1,4 @@
-"""`genie export`: the pipeline's world as one folder, with prompts and a card that tells how good it is."""
+"""`genie export`: writes the pipeline's world as one folder, with prompts and a model card with its metrics."""
 
 import json
 from copy import deepcopy
@@ -18,27 +18,27 @@ from genie.world.world_model import WorldModel
 
 
 class ExportError(ValueError):
-    """A folder holds something else than it must; the message names it and the fix."""
+    """A folder does not hold what is expected; the message names it and the fix."""
 
 
 def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str | None = None) -> str:
-    """Writes the world of a folder of checkpoints as `WorldModel.save_pretrained` does.
+    """Writes the world of a folder of checkpoints, with `WorldModel.save_pretrained`.
 
     Args:
-        params: those of sampling are kept with it; `evaluate.horizon` counts when prompts are chosen.
+        params: `sampling` is stored with the world; `evaluate.horizon` is used to choose prompts.
         models: folder of the checkpoints.
-        metrics: folder of the metrics for its card; the card does without where there are none.
-        out: the folder to write; a world that lies there is replaced.
-        made: how it was trained, for its card; None: by the command that these params stand for.
+        metrics: folder of the metrics for the model card, which omits them if there are none.
+        out: folder to write; a world already there is replaced.
+        made: how the world was trained, for the model card; None: by the command that corresponds to the params.
 
     Returns:
-        What was written, in words.
+        Message that says what was written.
 
     Raises:
-        ExportError: `out` holds something else than a world, or the metrics are of other models.
+        ExportError: `out` holds something other than a world, or the metrics are those of other models.
         CheckpointError, ButtonsError: there is no such world.
-        EpisodeFileError, CacheFileError, WindowError: there are no held-out frames to start from.
-        OSError: it cannot be written.
+        EpisodeFileError, CacheFileError, WindowError: there are no held-out frames for prompts.
+        OSError: the world cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not ((out / CONFIG).exists() and (out / WEIGHTS).exists()):
         raise ExportError(f"--out {out}: holds something else than a world; name a folder of its own")
@@ -48,7 +48,7 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
     made = made or f"Trained by `{training_command(params)}`."
     details = {"made": made, "halving_cost": halving_cost(world)}
     try:
-        # Of this run alone: seeds and the upper bound may have been measured at another scale.
+        # Only metrics of this run: seeds and the upper bound may have been measured at another scale.
         found = {name: tree for name, tree in read_metrics(metrics).items() if name not in (SEEDS, TRUE_ACTIONS)}
         _check_fingerprints(world, metrics)
         details["metrics"] = results_table(found)
@@ -75,9 +75,10 @@ def _check_fingerprints(world: WorldModel, metrics: Path) -> None:
 
 
 def halving_cost(world: WorldModel) -> float:
-    """The share of the pixels that half precision changes visibly, in the first frames dreamed from its prompts.
+    """Share of the pixels that half precision visibly changes in the first frames dreamed from the world's prompts.
 
-    At temperature 0: above it, rounding tips a draw now and then, and what differs are two draws of one world.
+    Measured at temperature 0: above it, rounding can change a random draw, and the difference between two draws would
+    be measured instead.
     """
     world = world.fork()
     world.sampling = replace(world.sampling, temperature=0.0)
@@ -91,7 +92,7 @@ def halving_cost(world: WorldModel) -> float:
 
 
 def training_command(params: Params) -> str:
-    """What trains with these parameters: `make repro`, after a scale's name if they are one's."""
+    """Command that trains with these params: `make repro`, preceded by `genie scale` if they equal a scale."""
     for scale in sorted(path.stem for path in SCALES_FOLDER.glob("*.yaml")):
         try:
             if load_scale(scale)[1] == params:

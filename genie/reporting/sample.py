@@ -1,4 +1,4 @@
-"""`genie sample`: dreams a world under latent actions, or one world for each of them, as a GIF.
+"""`genie sample`: writes a GIF of one dream under given latent actions, or of one dream per latent action.
 
 Legend: `T` prompt frames, `B` worlds, `S` dreamed frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 """
@@ -25,7 +25,7 @@ TRAINED = Path("data/models")
 
 
 class SampleError(ValueError):
-    """What was asked for cannot be dreamed or written; the message names the option and the fix."""
+    """A dream cannot be made or written as requested; the message names the option and the fix."""
 
 
 def sample(
@@ -39,26 +39,26 @@ def sample(
     sampling: Mapping[str, float],
     quiet: bool,
 ) -> str:
-    """Dreams one world under the actions, or one for each latent action held, and writes it to `out`.
+    """Dreams under the given actions, or once per latent action, held throughout, and writes a GIF to `out`.
 
     Args:
-        params: those of the runtime and of sampling, and `evaluate.horizon` and `evaluate.seed`, count.
-        actions: latent actions with commas between; None holds each of them for the horizon.
-        image: a picture to start from.
-        frame: index of the test frame to start from. Without it and a picture, a lively frame is chosen, or the first
-            prompt of an exported world.
-        out: the GIF to write.
-        world: folder of the checkpoints, or of an exported world, or its name on the Hugging Face hub; None: what
-            was trained here, or else the shipped one.
-        sampling: in place of the world's own, `maskgit_steps` and `temperature`.
-        quiet: no progress bar.
+        params: uses `runtime`, `sampling`, `evaluate.horizon` and `evaluate.seed`.
+        actions: latent actions, separated by commas; None: one dream per latent action, held for the horizon.
+        image: picture to start from.
+        frame: index of the test frame to start from. If neither it nor a picture is given: the first prompt of an
+            exported world, or else a lively frame.
+        out: GIF to write.
+        world: folder of checkpoints or of an exported world, or its name on the Hugging Face hub; None: the world
+            trained here, or else the shipped one.
+        sampling: overrides of the world's `maskgit_steps` and `temperature`.
+        quiet: whether to hide the progress bar.
 
     Returns:
-        What was written, in words.
+        Message that says what was written.
 
     Raises:
-        SampleError: an option asks for what cannot be.
-        PromptError, CheckpointError, EpisodeFileError: what the dream starts from, or with, is not to be had.
+        SampleError: an option has an invalid value.
+        PromptError, CheckpointError, EpisodeFileError: the prompt or the models are unavailable.
     """
     _check_out(out)
     if image is not None and frame is not None:
@@ -92,10 +92,10 @@ def sample(
 
 
 def parse_actions(text: str, num_actions: int) -> list[int]:
-    """Latent actions such as `3,3,5`, each in [0, A).
+    """Parses latent actions such as `3,3,5`, each in [0, A).
 
     Raises:
-        SampleError: it is no such list.
+        SampleError: the text is not such a list.
     """
     words = [word.strip() for word in text.split(",")]
     for word in words:
@@ -108,10 +108,10 @@ def parse_actions(text: str, num_actions: int) -> list[int]:
 
 
 def dream(world: WorldModel, prompt: Prompt, actions: Sequence[int], seed: int) -> Iterator[np.ndarray]:
-    """Yields the frames `(H, W, C)` of one world.
+    """Yields the frames `(H, W, C)` of one dream.
 
-    One world at a time, because those of a batch draw different noise: so two worlds of one prompt and seed
-    differ by their actions alone.
+    Dreams are not batched, since each item of a batch draws different noise: this way, two dreams with the same prompt
+    and seed differ only by their actions.
     """
     known = None if prompt.actions is None else torch.from_numpy(prompt.actions[None]).to(world.device)
     frames = world.stream(
@@ -124,7 +124,7 @@ def dream(world: WorldModel, prompt: Prompt, actions: Sequence[int], seed: int) 
 
 
 def world_sheets(prompt_THWC: np.ndarray, dreamed_SHWC: np.ndarray, actions: Sequence[int]) -> list[np.ndarray]:
-    """The pictures of a GIF: the prompt, then what was dreamed under the actions."""
+    """Pictures of a GIF: the prompt, then the frames dreamed under the actions."""
     captions = ["prompt"] * len(prompt_THWC)
     captions += [f"frame {time}, action {action}" for time, action in enumerate(actions, start=1)]
     frames = np.concatenate([prompt_THWC, dreamed_SHWC])
@@ -132,7 +132,7 @@ def world_sheets(prompt_THWC: np.ndarray, dreamed_SHWC: np.ndarray, actions: Seq
 
 
 def _check_out(out: Path) -> None:
-    """Before minutes go into a dream that nobody can keep."""
+    """Checks the output path, before a dream takes minutes."""
     if out.suffix.lower() != ".gif":
         raise SampleError(f"--out {out}: only GIFs are written; end the name in .gif")
     if not out.parent.is_dir():
@@ -149,11 +149,11 @@ def _load_world(source: str | None, params: Params) -> WorldModel:
 
 
 def _real_prompt(world: WorldModel, frame: int | None, horizon: int) -> Prompt:
-    """The test frame of that index; without one, a prompt of the world's own, or else a lively test frame."""
+    """Prompt at the test frame `frame`; if None, the first prompt of the world, or else a lively test frame."""
     if frame is None and world.prompts:
         return world.prompts[0]
     try:
-        from genie.data.held_out import held_out_prompt, lively_frame  # here, since it needs HDF5
+        from genie.data.held_out import held_out_prompt, lively_frame  # imported here, since it needs HDF5
     except ImportError:
         raise SampleError("--frame: reading frames needs HDF5: pip install 'mini-genie[train]'") from None
     if frame is None:

@@ -1,6 +1,6 @@
-"""Procgen's C++ engine as the Python packages offer it: `procgen`, its mirror, and `procgen-gym` on Python 3.13.
+"""Adapters for the packages of Procgen's C++ engine: `procgen`, its mirror, and `procgen-gym` on Python 3.13.
 
-All are the same game; their backgrounds differ slightly.
+All run the same game; their backgrounds differ slightly.
 """
 
 import contextlib
@@ -21,32 +21,32 @@ class EngineError(ValueError):
 
 
 class Engine(Protocol):
-    """`num_envs` environments, stepped together."""
+    """Interface of `num_envs` environments that are stepped together."""
 
     def act(self, actions: np.ndarray) -> None:
-        """Takes a step under `(num_envs,)` actions; may return before it is done."""
+        """Starts a step with actions `(num_envs,)`; may return before the step is complete."""
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Frames `(num_envs, 64, 64, 3)` uint8, valid until `act`, and whether each is a life's first `(num_envs,)`."""
+        """Frames `(num_envs, 64, 64, 3)` uint8, valid until `act`, and whether each starts a life, `(num_envs,)`."""
 
     def level_seeds(self) -> np.ndarray:
-        """The level of each, `(num_envs,)` int64; to be asked between `observe` and `act`."""
+        """Level seed of each environment, `(num_envs,)` int64; to be called between `observe` and `act`."""
 
     def save(self) -> list[bytes]:
-        """The state of each; to be asked between `observe` and `act`."""
+        """State of each environment; to be called between `observe` and `act`."""
 
     def restore(self, states: Sequence[bytes]) -> None:
-        """Goes back to what `save` gave."""
+        """Restores states returned by `save`."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the environments."""
 
 
 def distribution() -> dict[str, str]:
-    """Which simulator is installed, and its version.
+    """Name and version of the installed simulator.
 
     Raises:
-        EngineError: none is.
+        EngineError: no simulator is installed.
     """
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -58,9 +58,9 @@ def open_engine(num_envs: int, num_threads: int, **options: str | int | bool) ->
     """Starts environments.
 
     Args:
-        num_envs: how many.
-        num_threads: that step them; with 0 whoever calls does.
-        options: Procgen's own.
+        num_envs: number of environments.
+        num_threads: number of threads that step them; 0: the calling thread.
+        options: options of Procgen.
 
     Raises:
         EngineError: no simulator is installed, or it lacks a system library.
@@ -69,20 +69,20 @@ def open_engine(num_envs: int, num_threads: int, **options: str | int | bool) ->
     make = _GymEngine if name == "procgen-gym" else _Gym3Engine
     try:
         return make(num_envs, num_threads, options)
-    except OSError as error:  # the engine is linked to libGL and glib, and uses neither
+    except OSError as error:  # the engine links libGL and glib but uses neither
         cause = " ".join(str(error).split())
         raise EngineError(f"{name} cannot load its library ({cause}); on Debian or Ubuntu: {LIBRARIES}") from None
 
 
 class _Gym3Engine:
-    """Of `procgen`: `act` returns at once, and the engine's threads go on alone."""
+    """Engine of `procgen`: `act` returns at once, and the engine's threads step in the background."""
 
     def __init__(self, num_envs: int, num_threads: int, options: dict):
-        with contextlib.redirect_stderr(io.StringIO()):  # the old gym, which procgen pulls, prints a notice on import
+        with contextlib.redirect_stderr(io.StringIO()):  # procgen's dependency gym prints a notice on import
             from procgen import ProcgenGym3Env
 
         self._env = ProcgenGym3Env(num=num_envs, num_threads=num_threads, **options)
-        self._env._reuse_arrays = True  # procgen does not pass gym3's option on; the copies cost 5% of the speed
+        self._env._reuse_arrays = True  # procgen does not forward this gym3 option; copying costs 5% of the speed
 
     def act(self, actions: np.ndarray) -> None:
         self._env.act(actions)
@@ -105,14 +105,14 @@ class _Gym3Engine:
 
 
 class _GymEngine:
-    """Of `procgen-gym`: the step is taken when it is observed."""
+    """Engine of `procgen-gym`: `observe` takes the step."""
 
     def __init__(self, num_envs: int, num_threads: int, options: dict):
         from procgen_gym import ProcgenVecEnv
 
         self._env = ProcgenVecEnv(num_envs=num_envs, num_threads=num_threads, **options)
         self._actions: np.ndarray | None = None
-        self._is_first = np.ones(num_envs, bool)  # until a step, each plays its first level
+        self._is_first = np.ones(num_envs, bool)  # before the first step, each frame is the first of a life
 
     def act(self, actions: np.ndarray) -> None:
         self._actions = actions

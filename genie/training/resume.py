@@ -1,4 +1,4 @@
-"""Resume state: what an interrupted training needs to go on as if nothing had happened."""
+"""Resume state: everything that an interrupted training needs to continue exactly where it stopped."""
 
 import io
 import pickle
@@ -12,7 +12,7 @@ from genie.core.params import TrainingParams
 from genie.core.paths import resume_folder
 from genie.distributed.claims import claim, release
 
-VERSION = 2  # of what the training loop saves
+VERSION = 2  # of the state that the training loop saves
 
 
 class ResumeError(ValueError):
@@ -20,17 +20,17 @@ class ResumeError(ValueError):
 
 
 class ResumeStore:
-    """Saves and finds the state of one run; waits while another run with the same identity is at work.
+    """Storage of one run's resume state; waits while another run with the same identity is active.
 
     Args:
-        stage: its name.
+        stage: name of the stage.
         params: its parameters.
-        accelerator: whose device, precision and compiler decide the result too.
-        inputs: plain values that identify what it reads, such as fingerprints.
+        accelerator: its device, precision and compiler are part of the identity, since they affect the result.
+        inputs: plain values that identify the inputs of the stage, such as fingerprints.
     """
 
     def __init__(self, stage: str, params: TrainingParams, accelerator: Accelerator, inputs: dict):
-        # A gate judges a training and changes nothing in it: with other thresholds the same training goes on.
+        # Gates judge a trained model and do not affect training: a run with other thresholds resumes the same training.
         deciding = {name: value for name, value in params.model_dump().items() if not name.startswith("gate_")}
         identity = {
             "params": deciding,
@@ -44,19 +44,19 @@ class ResumeStore:
         claim(self.folder)
 
     def save(self, state: dict) -> None:
-        """Replaces the saved state, whole or not at all.
+        """Replaces the saved state atomically.
 
         Raises:
             OSError: it cannot be written.
         """
         buffer = io.BytesIO()
-        # Not to the file itself: its fault on a full disk is no OSError.
+        # Not directly to the file: on a full disk, `torch.save` does not raise an OSError.
         torch.save({"version": VERSION, **state}, buffer)
         with replacing(self.path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> dict | None:
-        """The saved state, or None where there is none.
+        """Loads the saved state; None if there is none.
 
         Raises:
             ResumeError: it is damaged or of another version of the code.
@@ -76,6 +76,6 @@ class ResumeStore:
         return state
 
     def clear(self) -> None:
-        """Forgets the state; called when the stage has written its out."""
+        """Deletes the saved state; called after the stage has written its output."""
         shutil.rmtree(self.folder, ignore_errors=True)
         release(self.folder)

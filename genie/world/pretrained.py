@@ -1,11 +1,11 @@
-"""A world as one flat folder, laid out as Hugging Face's hub keeps models: to be shipped, shared and loaded whole.
+"""Pretrained worlds: one flat folder per world, in the layout of models on the Hugging Face hub.
 
     model.safetensors   weights of tokenizer, dynamics and steering, in half precision
-    config.json         their shapes, the sampling, the buttons, and what it was made from
+    config.json         their configs, the sampling, the buttons, and the fingerprints of the checkpoints
     README.md           the model card
-    prompts.npz         what a dream may start from, where that is known
+    prompts.npz         prompts, optional
 
-Nothing in it is ever unpickled.
+Loading never unpickles anything.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from genie.world.maskgit import Sampling
 CARD, PROMPTS = "README.md", "prompts.npz"
 VERSION = 1  # of the folder's format
 SHIPPED = Path(__file__).parent / "shipped" / "coinrun"
-# Not bfloat16, whose range no weight needs: eight times as coarse, it moves frames that float16 leaves alone.
+# Not bfloat16: no weight needs its range, and its eight times coarser precision changes frames that float16 does not.
 HALF = torch.float16
 
 CARD_TEMPLATE = """---
@@ -90,18 +90,18 @@ On held-out levels, in full precision. PSNR is in dB; docs/results.md of mini-ge
 
 
 class PretrainedError(ValueError):
-    """There is no such world, or a damaged one; the message names the cause and the fix."""
+    """A world is missing or damaged; the message names the cause and the fix."""
 
 
 def find_world(world: str | Path | None = None, **download) -> Path:
-    """The folder of a world.
+    """Finds the folder of a world, and downloads the world if necessary.
 
     Args:
-        world: its folder, or its name on the hub (`owner/name`), from where it is downloaded; None is the shipped one.
+        world: its folder, or its name on the hub (`owner/name`), to be downloaded; None: the shipped world.
         download: further options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, ...
 
     Raises:
-        PretrainedError: there is none.
+        PretrainedError: the world does not exist.
     """
     if world is None:
         if not SHIPPED.is_dir():
@@ -115,7 +115,7 @@ def find_world(world: str | Path | None = None, **download) -> Path:
     if isinstance(world, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", world):
         raise PretrainedError(f"{world}: no such folder; `genie export --out {world}` writes one")
     try:
-        # The four files and nothing else, whatever lies there.
+        # Only these four files, even if the repository holds others.
         return Path(snapshot_download(world, allow_patterns=[CONFIG, WEIGHTS, CARD, PROMPTS], **download))
     except (OSError, ValueError) as error:
         cause = str(error).strip().splitlines()[0]
@@ -145,7 +145,7 @@ def write_world(
         "sampling": asdict(sampling),
         "buttons": buttons_to_json(buttons),
     }
-    # Not safetensors' own `save_file`: its fault on a full disk is no OSError.
+    # Not `safetensors.torch.save_file`: on a full disk it does not raise an OSError.
     (folder / WEIGHTS).write_bytes(weights)
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -153,7 +153,7 @@ def write_world(
 def read_world(
     folder: Path, device: torch.device | str = "cpu"
 ) -> tuple[Tokenizer, Dynamics, Steering, Sampling, tuple[Button, ...]]:
-    """What `write_world` wrote: the models in eval mode and single precision.
+    """Reads a folder written by `write_world`; the models are in eval mode and single precision.
 
     Raises:
         PretrainedError: it is missing, damaged or of another version.
@@ -191,15 +191,15 @@ def read_world(
 
 
 def made_from(model: Tokenizer | Dynamics | Steering) -> str:
-    """The fingerprint of the checkpoint that a model was before its weights were halved."""
+    """Fingerprint of the checkpoint of a model, before conversion to half precision."""
     return getattr(model, "fingerprint", None) or fingerprint(model)
 
 
 @contextmanager
 def replacing_files(folder: str | Path) -> Iterator[Path]:
-    """Yields an empty folder; moves what is in it to `folder` at the end, or removes it after a fault.
+    """Yields an empty folder; moves its files to `folder` on exit, or deletes them after an error.
 
-    Other files of `folder` stay: it may be anyone's.
+    Other files in `folder` are kept, since they may be the user's.
     """
     folder = Path(folder).resolve()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""What a dream starts from: real frames of the test split, or any picture.
+"""Prompts: the frames a dream starts from, taken from the test split or from any picture.
 
 Legend: `T` prompt frames, `S` transitions, `M` clips, `H W C` pixels; frames are uint8 RGB.
 """
@@ -17,25 +17,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genie.core.frames import FRAME_SHAPE
 
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow hands others to programs it finds
-VERSION = 1  # of a file of prompts
-MAX_PIXELS = 24 * 10**6  # of a picture that is decoded whole, which then takes up to 300 MB for a moment
-ENOUGH = (512, 512)  # pixels from which a frame is scaled well
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow opens others with external programs
+VERSION = 1  # of the prompt file format
+MAX_PIXELS = 24 * 10**6  # of a fully decoded picture, which temporarily takes up to 300 MB
+ENOUGH = (512, 512)  # size in pixels that suffices for scaling to a frame
 
 
 class PromptError(ValueError):
-    """No dream can start from what was given; the message names the cause and the fix."""
+    """A prompt is unusable; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a dream starts from.
+    """Frames a dream starts from.
 
     Attributes:
-        frames_THWC: frames in a row.
-        actions: `(T - 1,)` int64 latent actions between them, or None where they are not known.
-        source: where it comes from, in words.
-        level: the seed of its level, where it is of one.
+        frames_THWC: consecutive frames.
+        actions: `(T - 1,)` int64 latent actions between them, or None if they are unknown.
+        source: description of its origin.
+        level: seed of its level, or None if it comes from no level.
     """
 
     frames_THWC: np.ndarray
@@ -45,29 +45,29 @@ class Prompt:
 
 
 def picture_prompt(path: Path) -> Prompt:
-    """One frame, the centre of any picture, cut square and scaled.
+    """Makes a prompt of one frame: the centre of a picture, cropped to a square and scaled.
 
     Raises:
-        PromptError: it is none that `read_picture` takes.
+        PromptError: `read_picture` cannot read the picture.
     """
     return Prompt(read_picture(path, str(path))[None], None, str(path))
 
 
 def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
-    """The frame `(H, W, C)` that a picture is to a world: its centre, cut square and scaled.
+    """Reads a picture as a frame `(H, W, C)`: its centre, cropped to a square and scaled.
 
     Args:
-        file: of one of `PICTURE_FORMATS`.
-        name: what messages call it.
+        file: picture in one of `PICTURE_FORMATS`.
+        name: name of the picture in error messages.
 
     Raises:
-        PromptError: it is no picture, or so large that it may be meant to exhaust the memory.
+        PromptError: it is not a picture, or is so large that it could exhaust the memory.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=PICTURE_FORMATS) as picture:
-                picture.draft("RGB", ENOUGH)  # a JPEG, and no other, is then decoded no larger than that takes
+                picture.draft("RGB", ENOUGH)  # JPEG only: decodes at a reduced size of at least `ENOUGH`
                 if math.prod(picture.size) > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
@@ -77,14 +77,14 @@ def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
         raise PromptError(f"{name}: no such file") from None
     except UnidentifiedImageError:
         raise PromptError(f"{name}: no picture; give a PNG or JPEG") from None
-    except Exception as error:  # on a damaged file Pillow's decoders raise whatever they stumble over
+    except Exception as error:  # Pillow's decoders raise many exception types on damaged files
         raise PromptError(f"{name}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
     return np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes prompts of levels, equally long and with their actions known, as `.npz`: `frames` uint8
-    `(M, T, H, W, C)`, `actions` uint8 `(M, T-1)` and `seeds` int64 `(M,)` of their levels."""
+    """Writes prompts of levels, of equal length and with known actions, as `.npz`: `frames` uint8 `(M, T, H, W, C)`,
+    `actions` uint8 `(M, T-1)` and level `seeds` int64 `(M,)`."""
     np.savez_compressed(
         path,
         version=np.int64(VERSION),
@@ -95,10 +95,10 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """Reads what `write_prompts` wrote.
+    """Reads a file written by `write_prompts`.
 
     Raises:
-        PromptError: it is damaged.
+        PromptError: the file is missing or damaged.
     """
     try:
         # Opened here, since numpy leaves a damaged archive open.

@@ -1,4 +1,4 @@
-"""Parts at the smallest: few rounds, few frames, tiny models."""
+"""Minimal parts: few rounds, few frames, tiny models."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from genie.bench.inputs import write_data
 
 
 def run_and_count(sides, rounds):
-    """For differences of times, which would be chance: 1, 2, 3 and so on seconds."""
+    """Returns 1, 2, 3 and so on seconds instead of measured times, whose differences would be random."""
     for side in sides.values():
         side()
     return {name: float(second) for second, name in enumerate(sides, start=1)}
@@ -34,7 +34,7 @@ def tiny_rounds(monkeypatch):
 
 @pytest.fixture(scope="session")
 def bench_data(tiny_params, tmp_path_factory):
-    """The folder that all parts read."""
+    """Folder that all parts read."""
     folder = tmp_path_factory.mktemp("bench")
     write_data(tiny_params, folder, frames=400, token_frames=400)
     return folder

@@ -8,7 +8,7 @@ from genie.bench.figures import Figure, as_json, as_table, ratios
 FIGURES = [
     Figure("bare.frames_per_second", 12345.6, "frames/s"),
     Figure("collect.frames_per_second", 6172.8, "frames/s", "bare.frames_per_second"),
-    Figure("lam.data_seconds", 0.00012345, "s", "lam.step_seconds"),  # which was not measured
+    Figure("lam.data_seconds", 0.00012345, "s", "lam.step_seconds"),  # no figure of that name
 ]
 
 

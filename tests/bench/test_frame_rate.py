@@ -6,8 +6,8 @@ from genie.bench.frame_rate import Uncached, fresh_dynamics, player, with_dynami
 
 @pytest.mark.parametrize("maskgit_steps", [1, 3])
 def test_with_and_without_a_cache_the_same_is_played(shared_world, scrambled, maskgit_steps):
-    """Without motion compensation, whose decoded pixels are rounded otherwise in another batch; with it,
-    `tests/models/test_dynamics.py` holds the logits to be the same."""
+    """Without motion compensation, whose decoded pixels round differently in another batch; with it,
+    `tests/models/test_dynamics.py` compares the logits."""
     plain = scrambled(fresh_dynamics(shared_world, motion_compensation=False))
     world = with_dynamics(shared_world, plain, maskgit_steps)
     uncached = Uncached(world.dynamics)

@@ -15,7 +15,7 @@ from genie.world.pretrained import PretrainedError
 
 @pytest.fixture
 def measured(tiny_rounds, tiny_params, bench_data, shared_world, monkeypatch):
-    """Figures of all parts, here instead of in processes."""
+    """Figures of all parts, measured in this process instead of in child processes."""
     monkeypatch.setattr("genie.bench.frame_rate.open_world", lambda source, params: shared_world)
 
     def call(function, *more):
@@ -30,7 +30,7 @@ def test_every_part_measures_what_its_name_says(measured):
     names = [figure.name for figure in figures]
     assert len(set(names)) == len(names)
     for part, of_part in measured.items():
-        own = {part, "simulator"} if part == "collect" else {part}  # it is told beside the bare one
+        own = {part, "simulator"} if part == "collect" else {part}  # it is reported beside the bare simulator
         assert {figure.name.split(".")[0] for figure in of_part} == own
         assert f"{part}.peak_memory" in names
     assert {figure.beside for figure in figures if figure.beside} <= set(names), "all that is beside is measured"

@@ -2,7 +2,7 @@ from genie.bench.timing import take_turns
 
 
 class Clock:
-    """Stands still but for what the sides take."""
+    """A clock that advances only by the time that sides take."""
 
     now = 0.0
 
@@ -10,7 +10,7 @@ class Clock:
         return self.now
 
     def spending(self, *seconds):
-        """A side whose calls take so long, one after another."""
+        """Returns a side whose successive calls take these seconds."""
         left = iter(seconds)
 
         def side():
@@ -22,7 +22,7 @@ class Clock:
 def test_sides_take_turns_equally_often():
     called = []
     take_turns({name: lambda name=name: called.append(name) for name in "abc"}, rounds=4)
-    assert called == list("abc") * 5  # the first are the warm-up
+    assert called == list("abc") * 5  # the first round is the warm-up
 
 
 def test_medians_leave_out_the_warm_up():

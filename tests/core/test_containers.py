@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def system(root: Path, membership: str, groups: dict[str, tuple[str, int, int]], names: tuple[str, str, str]) -> Path:
-    """A file system that tells of control groups: limit, use and cached files of each."""
+    """Creates a file system that describes control groups: limit, usage and cached files of each."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(membership)
     for path, figures in groups.items():
@@ -35,7 +35,7 @@ def test_the_tightest_of_the_groups_above_counts(tmp_path):
 
 
 def test_version_1_is_read_too(tmp_path):
-    membership = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n"  # a path of the host's
+    membership = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n"  # a path on the host
     root = system(tmp_path, membership, {"memory": (3 * GIB, GIB, 0)}, MEMORY_1)
     assert memory_left(root) == 2 * GIB
 

@@ -11,13 +11,13 @@ TEXT = (ROOT / "params.yaml").read_text()
 
 @pytest.fixture
 def tree(tiny_tree):
-    """A tree of valid values, for the test to break."""
+    """A tree of valid values that the test may break."""
     return deepcopy(tiny_tree)
 
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a text as a parameter file."""
+    """Returns a function that loads a text as a parameter file."""
 
     def load_text(text):
         (tmp_path / "params.yaml").write_text(text)

@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch):
 
 
 def shallow(params):
-    """Of the same widths but one block deep: more of the same goes wrong no other way, and takes long."""
+    """Returns params of the same widths but one block deep: more equal blocks take long and test nothing new."""
     parts = {"tokenizer": params.tokenizer, "probe": params.probe, "pixels": params.lam.pixels}
     parts = {name: part.model_copy(update={"num_blocks": 1}) for name, part in parts.items()}
     lam = params.lam.model_copy(update={"pixels": parts.pop("pixels")})
@@ -51,13 +51,13 @@ def shallow(params):
 
 
 def one_sample(model, params, network):
-    """A batch of one short window: no weight depends on its length, and a whole one takes long."""
+    """Returns a batch of one short window: no weight depends on its length, and a full one takes long."""
     if model == "dynamics":
         return {
             "tokens_BTN": torch.randint(1000, (1, SHORT_WINDOW, math.prod(GRID))),
             "actions_BS": torch.randint(params.lam.num_actions, (1, SHORT_WINDOW - 1)),
         }
-    # Two transitions with a whole history: batch norm wants more than one.
+    # Two transitions with a whole history: batch norm needs more than one.
     length = 1 if model == "tokenizer" else training_params(model, params).history + 2
     frames_BTHWC = torch.randint(256, (1, length, 64, 64, 3), dtype=torch.uint8)
     if model == "probe":
@@ -74,7 +74,7 @@ def test_a_model_of_a_scale_takes_a_training_step(name, model, monkeypatch):
     params = shallow(load_scale(name)[1])
     network = build(model, params).train()
     optimizers = make_optimizers(network, training_params(model, params))
-    learns = network.expectation if isinstance(network, SurpriseLam) else network  # its codes do so later
+    learns = network.expectation if isinstance(network, SurpriseLam) else network  # its codes are learnt later
     last = list(learns.parameters())[-1]
     before = last.detach().clone()
     bf16 = resolve_precision(params.runtime, torch.device("cpu")) == "bf16"

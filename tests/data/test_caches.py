@@ -19,7 +19,7 @@ from genie.data.caches import (
 from genie.data.shards import Shard, cut
 
 TOKENS = np.random.default_rng(0).integers(0, 1024, (50, 256))
-STARTS = [0, 16, 33, 50]  # of the shards, and where the last ends
+STARTS = [0, 16, 33, 50]  # of the shards, and the end of the last
 KNOWN = {"fingerprint": "abc", "num_codes": 1024, "grid": (16, 16)}
 ACTIONS = np.where(np.arange(50) % 10 == 9, NO_ACTION, np.arange(50) % 8)
 

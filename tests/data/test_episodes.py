@@ -75,7 +75,7 @@ def test_reading_is_bounded(start, stop, store):
 
 
 def test_store_can_be_pickled_and_forked(store):
-    frames = store.read(0, 5)  # the file is open now
+    frames = store.read(0, 5)  # opens the file
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read(0, 5), frames)
     child = os.fork()
     if child == 0:
@@ -151,7 +151,7 @@ def test_held_frames_are_those_of_the_file(tmp_path, monkeypatch):
     (tmp_path / "00000.h5").unlink()
     frames = store.read(5, 40)
     np.testing.assert_array_equal(frames, written[5:40])
-    frames[:] = 0  # whoever changes what was read does not change what is held
+    frames[:] = 0  # changes to what was read do not affect what is held
     np.testing.assert_array_equal(store.read(5, 40), written[5:40])
     with pytest.raises(IndexError):
         store.read(40, 43)

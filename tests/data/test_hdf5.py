@@ -50,7 +50,7 @@ except OSError as fault:
 
 @pytest.mark.parametrize("shortage", [1, 500, 30_000, None], ids=["closing", "late", "early", "first"])
 def test_a_full_disk_is_one_oserror(shortage, tmp_path):
-    """A limit on the file's size stands for the disk's: the same failing writes, at every stage of a file."""
+    """A file size limit stands in for a full disk: writes fail in the same way, at every stage of a file."""
     with writing_hdf5(tmp_path / "whole.h5") as file:
         data = file.create_dataset("x", (40000,), np.uint8, chunks=(1000,))
         data[:] = 7
@@ -77,7 +77,7 @@ except ValueError as fault:
 
 @pytest.mark.parametrize(("told", "outcome"), [(None, "[7, 7]\n"), ("TRUE", "{path}: cannot be locked (")])
 def test_a_file_that_is_locked_is_read(tmp_path, told, outcome):
-    """Another program's lock, or a network disk without locks, does not make a whole file a truncated one."""
+    """With another program's lock, or on a network disk without locks, an intact file is not reported as truncated."""
     path = tmp_path / "a.h5"
     with writing_hdf5(path) as file:
         file["x"] = np.full(2, 7)

@@ -52,7 +52,7 @@ def test_windows_come_in_the_order_asked_for(store):
 
 
 def token_caches(store):
-    """Tokens that say which frame they are of, and actions that say which transition."""
+    """Returns tokens that identify their frame, and actions that identify their transition."""
     tokens = np.repeat(np.arange(store.num_frames, dtype=np.uint16)[:, None], 256, axis=1)
     is_last = store.actions() == NO_ACTION
     return tokens, np.where(is_last, NO_ACTION, np.arange(store.num_frames) % 8).astype(np.uint8)

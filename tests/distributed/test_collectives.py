@@ -1,4 +1,4 @@
-"""Two processes that share each batch compute what one computes of the whole."""
+"""Two processes that share each batch compute the same as one process on the whole batch."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def run_in(num_ranks: int, function, *arguments) -> None:
-    """Calls `function(*arguments)` in so many processes, which find each other."""
+    """Calls `function(*arguments)` in `num_ranks` connected processes."""
     if num_ranks == 1:
         function(*arguments)
     else:
@@ -90,7 +90,7 @@ def test_rows_sums_and_shares(tmp_path):
 
 
 def train_lam(path: str, params) -> None:
-    """A few steps on noise, which no two codes are alike near to."""
+    """Trains a few steps on noise, for which no two codes are equally near."""
     model = build_pixel_lam(params)
     optimizers = make_optimizers(model, params)
     model.train()

@@ -23,7 +23,7 @@ def runtime(device="auto", precision="auto", compile=False, threads=0, processes
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretends that there is, or is not, this and that."""
+    """Returns a function that fakes which devices and bf16 support exist."""
 
     def machine(cuda=False, mps=False, cuda_bf16=False, cpu_bf16=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -37,7 +37,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def fresh_state():
-    """An accelerator's state and the number of threads are the process's."""
+    """Resets the accelerator's state and the number of threads, which are global to the process."""
     before = torch.get_num_threads()
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -85,7 +85,7 @@ def test_threads_are_those_asked_for_or_one_a_core():
         assert num_threads(runtime()) == len(os.sched_getaffinity(0))
 
 
-# Prints for how many of ten tensors pages were made.
+# Prints how many of ten tensors needed new memory pages.
 FREED = """
 import resource, sys
 import torch
@@ -104,7 +104,7 @@ print(made * resource.getpagesize() / 2**26)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it asks glibc")
 def test_freed_memory_is_kept_for_the_next_tensor():
     command = [sys.executable, "-c", FREED, "kept"]
-    # Not one of ten is made anew, but a busy kernel takes some back; without it, all ten are.
+    # Ideally none does, but a busy kernel reclaims some pages; without `keep_freed_memory`, all ten do.
     assert float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) < 8
 
 
@@ -160,7 +160,7 @@ with faults_in_one_line("train_lam"):
 
 def test_a_process_that_reaches_no_other_says_so_in_one_line():
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and listens to nobody
+        taken.bind(("127.0.0.1", 0))  # but does not listen
         peers = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "WORLD_SIZE": "2"}
         rank = {"RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
         run = subprocess.run(

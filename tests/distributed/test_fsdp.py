@@ -1,4 +1,4 @@
-"""Two processes, each of which holds its shards alone, on real CoinRun."""
+"""Training in two processes, each of which holds only its shards, on real CoinRun."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 import genie.training.loop
 from genie.core.protocols import NullTracker
+from genie.distributed.claims import release
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from tests.conftest import ROOT
@@ -50,11 +51,11 @@ if accelerator.is_main_process:
 
 
 class Stop(Exception):
-    """Stands for whatever ends a run early."""
+    """Stand-in for any error that ends a run early."""
 
 
 class Stopping(NullTracker):
-    """Raises at a step; keeps which steps it heard of."""
+    """Raises at a step; records the steps logged."""
 
     def __init__(self, stop_at=0):
         self.stop_at, self.steps = stop_at, []
@@ -66,22 +67,25 @@ class Stopping(NullTracker):
 
 
 def weights(model, step):
-    """Stands for a validation that needs whole weights."""
+    """Stand-in for a validation that needs whole weights."""
     return {"weights": sum(weight.abs().sum().item() for weight in model.parameters())}
 
 
 def train_here(job, accelerator, tracker):
-    """The weights and the curve of one process."""
+    """Trains in one process; returns the weights and the curve."""
     name, params, build, dataset = job
     model, resume = build(), ResumeStore(name, params, accelerator, {})
-    curve = train(model, dataset, params, accelerator, tracker, resume, weights)
+    try:
+        curve = train(model, dataset, params, accelerator, tracker, resume, weights)
+    finally:
+        release(resume.folder)  # as a process that ends does
     resume.clear()
     return model.state_dict(), curve
 
 
 @pytest.fixture
 def train_sharded(tiny_tree, coinrun, accelerator, tmp_path):
-    """The same of two processes, in the same working directory; nothing of those that stop at a step."""
+    """Same in two processes, in the same working directory; returns None if they stop at a step."""
     runtime = tiny_tree["runtime"] | {"strategy": "fsdp", "processes": 2}
     YAML().dump(tiny_tree | {"runtime": runtime}, tmp_path / "params.yaml")
     (tmp_path / "train.py").write_text(TRAIN)
@@ -98,7 +102,7 @@ def train_sharded(tiny_tree, coinrun, accelerator, tmp_path):
 
 
 def assert_alike(trained, other):
-    """Sums in another order round otherwise, and no more."""
+    """Asserts that results differ only by the rounding of sums in another order."""
     (state, curve), (other_state, other_curve) = trained, other
     assert state.keys() == other_state.keys()
     for name, tensor in state.items():
@@ -109,7 +113,7 @@ def assert_alike(trained, other):
     assert others == pytest.approx(validated, rel=1e-3)
 
 
-# Kernels in another memory order, and a codebook; and a model that sets what it begins from while it is trained.
+# A model with kernels in another memory format and a codebook; and one that initialises its codes in training.
 @pytest.mark.parametrize("job", ["tokenizer", "surprise"], indirect=True)
 def test_shards_train_as_the_whole_does(job, accelerator, train_sharded):
     assert_alike(train_here(job, accelerator, Stopping()), train_sharded(job[0]))

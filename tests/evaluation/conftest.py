@@ -1,4 +1,4 @@
-"""A video whose physics is known: a texture that rolls to the right by as many blocks as its action says."""
+"""A video with known physics: a texture that rolls to the right by as many blocks as its action says."""
 
 import h5py
 import numpy as np
@@ -11,18 +11,18 @@ from genie.data.episodes import SCHEMA_VERSION, EpisodeStore
 from genie.data.shards import shard_file
 from genie.world.controls import ARROWS
 
-STEP = 4  # pixels an action rolls the texture by
+STEP = 4  # pixels per block
 EPISODE_LENGTHS = (30, 1, 21, 12)
 SIMULATOR_ACTIONS = np.array([4, 1, 7, 5, 2, 8])  # one for each effective action
 
 
 def roll(frame_HWC: torch.Tensor, action: int) -> torch.Tensor:
-    """The physics of the video."""
+    """Applies the physics of the video."""
     return frame_HWC.roll(STEP * int(action), dims=1)
 
 
 class IdentityTokenizer:
-    """Loses nothing: a frame's tokens are its bytes."""
+    """A lossless tokenizer: a frame's tokens are its bytes."""
 
     num_codes = 256
 
@@ -34,7 +34,7 @@ class IdentityTokenizer:
 
 
 class RollingWorld:
-    """Knows the physics; `obeys=False` never moves."""
+    """A world that knows the physics; with `obeys=False` it never moves."""
 
     num_actions, context_frames, device = 6, 2, torch.device("cpu")
     buttons = ARROWS
@@ -55,7 +55,7 @@ class RollingWorld:
 
 
 class RollingLam(nn.Module):
-    """Reads the action off each pair of frames, and draws the next one as the physics wants it."""
+    """A LAM that infers the action from each pair of frames, and draws the next frame by the physics."""
 
     num_actions, history = 6, 2
 
@@ -78,7 +78,7 @@ class RollingLam(nn.Module):
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> EpisodeStore:
-    """Episodes of the rolling video; half of its transitions stand still."""
+    """Episodes of the rolling video; half of its transitions have no motion."""
     rng = np.random.default_rng(0)
     frames, actions = [], []
     for length in EPISODE_LENGTHS:
@@ -101,7 +101,7 @@ def store(tmp_path_factory) -> EpisodeStore:
 
 @pytest.fixture(scope="session")
 def latent_actions(store) -> np.ndarray:
-    """The true ones: latent action a rolls by a steps."""
+    """The true latent actions: action a rolls by a blocks."""
     actions = store.actions()
     return np.where(actions == NO_ACTION, NO_ACTION, effective_action(actions % 15)).astype(np.uint8)
 

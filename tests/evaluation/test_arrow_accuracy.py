@@ -12,7 +12,7 @@ from genie.models.steering import Steering, SteeringConfig
 
 @pytest.fixture
 def transitions(coinrun):
-    """Latent actions that tell of every second effect, and of nothing else."""
+    """Transitions whose latent actions are determined by odd effects, and random for even ones."""
     store = coinrun["val"]
     effects, steering = true_actions_of(store), Steering(SteeringConfig(6, 3))
     latents = np.where(effects % 2, effects // 2, np.random.default_rng(0).integers(3, size=len(effects))) % 3

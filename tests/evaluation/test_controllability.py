@@ -35,7 +35,7 @@ def test_a_lam_that_knows_the_physics(store, lam):
 
 
 def test_only_transitions_with_a_whole_history_are_measured(store, lam, monkeypatch):
-    """What is inferred and drawn before that may be anything."""
+    """Inferred actions and drawn frames of earlier transitions do not matter."""
     expected = evaluate_lam(lam, store, window=4, num_windows=10_000, seed=0)
     infer_actions, predict_next = lam.infer_actions, lam.predict_next
 

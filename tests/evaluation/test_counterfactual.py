@@ -20,7 +20,7 @@ CONTEXT = 2
 
 
 class BranchingWorld:
-    """The simulator itself behind the model's interface: looks up which state it is in, and `choose`s the branch."""
+    """The simulator behind the model's interface: looks up its state, and returns the branch that `choose` selects."""
 
     context_frames, device = CONTEXT, torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_branches_differ_as_pairs_compared_one_by_one_do(branches):
 
 
 class Telling(torch.nn.Module):
-    """Labels the last transition with what `label` says of its effective action and its state."""
+    """Labels the last transition with `label` of its effective action and its state."""
 
     history = CONTEXT
 
@@ -153,7 +153,7 @@ def test_the_bits_of_labels_stand_beside_their_ceiling(branches):
 
 
 def test_labels_that_mean_another_action_in_each_state_tell_branches_apart_and_no_more(branches):
-    """States and branches that look alike are marked, so that perfect labels are possible."""
+    """States and branches are marked, since some look alike, so that perfect labels are possible."""
     past_MTHWC, held_MEFHWC = branches.past_MTHWC.copy(), branches.held_MEFHWC.copy()
     past_MTHWC[..., 0, 0, 0] = np.arange(len(past_MTHWC))[:, None]
     held_MEFHWC[..., 0, 0, 0] = np.arange(6)[:, None]

@@ -10,7 +10,7 @@ SETTINGS = {"horizon": 5, "num_clips": 12, "seed": 0}
 
 
 class MotionProbe:
-    """Stands in for the trained one: how much each of 16 columns changes in a transition."""
+    """Stand-in for the trained probe: features are how much each of 16 columns changes in a transition."""
 
     history = 2
 
@@ -20,7 +20,7 @@ class MotionProbe:
 
 
 class TinyI3D(nn.Module):
-    """Has the signature of the shared I3D, and holds its input to what that one wants."""
+    """Has the signature of the shared I3D, and asserts that its input meets that model's requirements."""
 
     def __init__(self, min_frames: int):
         super().__init__()
@@ -45,7 +45,7 @@ def normal(rng, num: int, means, deviations) -> np.ndarray:
 
 
 def slow_frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """By the eigenvalues of the product of the covariances, as the formula stands."""
+    """Computes the distance by its formula, from the eigenvalues of the product of the covariances."""
     covariances = [np.cov(vectors, rowvar=False) for vectors in (first, second)]
     root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
     mean_gap = np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2)

@@ -11,7 +11,7 @@ from genie.models.recent_motion import PIXELS
 
 @pytest.fixture
 def predictor():
-    """Always tells the same: eight pixels to the right."""
+    """A predictor that always predicts eight pixels to the right."""
     predictor = MotionPredictor(MotionPredictorConfig(3)).eval()
     with torch.no_grad():
         predictor.layers[-1].bias.copy_(torch.tensor([8.0, 0.0]) / PIXELS)

@@ -8,7 +8,7 @@ from genie.evaluation import pictures
 
 
 def panel(sheet, row, column):
-    """One of a sheet's panels of 8x8 pixels, as it was before it was enlarged."""
+    """Returns one of a sheet's panels of 8x8 pixels as it was before enlargement."""
     scale, gap, caption = pictures.SCALE, pictures.GAP, pictures.CAPTION_HEIGHT
     top = gap + caption + row * (8 * scale + caption + gap)
     left = gap + column * (8 * scale + gap)

@@ -12,7 +12,7 @@ EVERYTHING = 10_000
 
 
 class Told(nn.Module):
-    """A probe that says of every transition what another model infers."""
+    """A probe that labels every transition as another model does."""
 
     def __init__(self, model, history):
         super().__init__()
@@ -34,12 +34,12 @@ def test_a_probe_that_knows_the_physics(store, lam):
 
 
 def test_the_ceiling_is_of_the_transitions_that_the_lam_is_judged_on(store, lam, monkeypatch):
-    """Two models that say the same score the same, and both are asked where the whole history is in the window."""
+    """Models with equal labels score the same; both are measured where the whole history is in the window."""
     infer_actions = lam.infer_actions
 
     def wrong_now_and_then(frames_BTHWC):
         told_BS = infer_actions(frames_BTHWC)
-        told_BS[:, : lam.history - 1] = 0  # without a history nobody counts
+        told_BS[:, : lam.history - 1] = 0  # not measured: no whole history
         return (told_BS + (frames_BTHWC[:, 1:, 0, 0, 0] > 200)) % 6
 
     monkeypatch.setattr(lam, "infer_actions", wrong_now_and_then)

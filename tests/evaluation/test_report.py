@@ -59,8 +59,8 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     next_MEHWC = rng.integers(256, size=(5, 6, 64, 64, 3), dtype=np.uint8)
     past_MTHWC, taken_MS = next_MEHWC[:, :2], np.zeros((5, 1), int)
-    asked = [0, 1, 2, 3, 4, 5, 5]  # seven buttons, the last two of one name
-    closest_MA = np.tile([0, 1, 2, 3, 4, 5, 2], (5, 1))  # and the last does another action
+    asked = [0, 1, 2, 3, 4, 5, 5]  # seven buttons, the last two with the same name
+    closest_MA = np.tile([0, 1, 2, 3, 4, 5, 2], (5, 1))  # the last one takes another action
     differs_MEE = np.tile(~np.eye(6, dtype=bool), (5, 1, 1))
     differs_MEE[0] = False
     found = Counterfactuals(next_MEHWC[:, closest_MA[0]], closest_MA, differs_MEE)
@@ -88,7 +88,7 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
 def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     held, dreamed = rng.integers(256, size=(2, 3, 6, 4, 64, 64, 3), dtype=np.uint8)
-    held[0] = held[0, :1]  # where all arrows do the same, there is nothing to see
+    held[0] = held[0, :1]  # all arrows do the same, so there is nothing to show
     branches = Branches(held[:, 0, :2], np.zeros((3, 1), int), held)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -105,7 +105,7 @@ def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
 
 
 def _num_shown(path: Path) -> int:
-    """Frames of a GIF as they are seen: Pillow merges equal ones into a longer one."""
+    """Returns the number of frames that a GIF shows: Pillow merges equal ones into a longer one."""
     with Image.open(path) as gif:
         duration = sum(frame.info["duration"] for frame in ImageSequence.Iterator(gif))
     return (duration - pictures.LAST_FRAME_MS) // pictures.FRAME_MS + 1

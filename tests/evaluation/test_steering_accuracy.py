@@ -13,13 +13,13 @@ CONTEXT, HELD = 2, 3
 
 @pytest.fixture(scope="module")
 def branches(tiny_params):
-    """Of one frame more than the world sees, as a LAM may need."""
+    """Branches with one more past frame than the world sees, as a LAM may need."""
     return play_branches(tiny_params.collect, "test", num_states=40, past_frames=CONTEXT + 1, held_frames=HELD)
 
 
 @pytest.fixture
 def steered_by_hand(shared_world, branches):
-    """One world at a time, which `dream_branches` dreams as a batch."""
+    """Returns a function that steers one world at a time, whereas `dream_branches` steers a batch."""
 
     def steered(state, effect):
         world = shared_world.fork()
@@ -31,7 +31,7 @@ def steered_by_hand(shared_world, branches):
 
 
 def test_holding_an_action_is_taking_it_again_and_again(branches, tiny_params):
-    """The branches of longer and longer holds begin alike."""
+    """Branches of longer holds begin like those of shorter ones."""
     shorter = play_branches(tiny_params.collect, "test", num_states=60, past_frames=CONTEXT + 1, held_frames=1)
     state_of = {past.tobytes(): m for m, past in enumerate(shorter.past_MTHWC)}
     both = [(m, state_of[past.tobytes()]) for m, past in enumerate(branches.past_MTHWC) if past.tobytes() in state_of]
@@ -77,7 +77,7 @@ def test_what_listens_to_no_arrow_scores_exactly_at_chance(branches):
 
 
 def test_what_is_steered_late_scores_late(branches):
-    """A world that answers an arrow only after the first frame."""
+    """A world that responds to an arrow only after the first frame."""
     late = branches.held_MEFHWC.copy()
     late[:, :, 0] = late[:, :1, 0]
     metrics = steering_metrics(late, branches)
@@ -88,7 +88,7 @@ def test_what_is_steered_late_scores_late(branches):
 
 
 class Remembering(torch.nn.Module):
-    """Labels a transition by its two frames, and counts on seeing the one before."""
+    """Labels a transition by its two frames and the frame before them."""
 
     history = 2
 

@@ -9,7 +9,7 @@ from genie.models.dynamics import Dynamics
 from tests.configs import dynamics_config
 
 CODES, PLACES, CONTEXT = 9, 16, 2
-EPISODES = (7, 2, 12, 3)  # frames; one is too short for a window of three
+EPISODES = (7, 2, 12, 3)  # frames; one episode is too short for a window of three
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def caches():
 
 
 def slowly(dynamics, tokens, latent_actions):
-    """The same measures, window by window and frame by frame."""
+    """Slow reference: computes the same metrics window by window and frame by frame."""
     tokens = torch.from_numpy(tokens.astype(np.int64))
     actions = torch.from_numpy(latent_actions.astype(np.int64))
     losses, hits = [], []
@@ -64,7 +64,7 @@ def test_fewer_windows_are_spread_over_the_split(dynamics, caches):
 
 def test_a_dynamics_that_knows_is_right(dynamics, caches):
     tokens, latent_actions = caches
-    with torch.no_grad():  # the same features everywhere, and one token that is like them
+    with torch.no_grad():  # the same features everywhere, and one token that matches them
         dynamics.token_norm.weight.zero_()
         dynamics.token_norm.bias.fill_(100)
         dynamics.token_in.weight.zero_()

@@ -34,7 +34,7 @@ def test_the_place_is_the_centre_of_mass_of_the_window_that_holds_most():
     for m in range(8):
         windows = {
             (x, y): padded_MHW[m, y : y + SIDE, x : x + SIDE] for y in range(20) for x in range(24)
-        }  # a window whose middle is (x, y)
+        }  # the window centred at (x, y)
         (x, y), window = max(windows.items(), key=lambda item: float(item[1].sum()))
         assert float(mass_M[m]) == pytest.approx(float(window.sum()), rel=1e-5)
         offsets = torch.arange(SIDE) - HALF

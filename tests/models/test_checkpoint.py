@@ -161,7 +161,7 @@ def test_a_missing_folder_and_a_model_of_another_kind(tokenizer_folder, tmp_path
 
 
 def test_a_full_disk_is_one_oserror_and_keeps_the_old_checkpoint(tokenizer_folder):
-    """A limit on a file's size stands for the disk's: the same failing writes."""
+    """A file size limit stands in for a full disk: writes fail in the same way."""
     model = load_model(tokenizer_folder, Tokenizer)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))

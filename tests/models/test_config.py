@@ -11,14 +11,14 @@ from genie.models.surprise_lam import build_surprise_lam
 from genie.models.tokenizer import build_tokenizer
 from genie.training.costs import A_SPRITE
 
-# What a section says of its training, its data or its gate, and the model does not need.
+# Params of training, data or gate, which the model does not need.
 NOT_OF_THE_MODEL = {
     "tokenizer": set(),
     "surprise": {"gate_min_perplexity", "gate_min_information"},
     "pixels": {"window", "gate_min_perplexity", "gate_min_gain_db"},
     "dynamics": {"window", "actions"},
 }
-# Other values for each param whose type or range a generic change would break.
+# Alternative values of params whose type or range a generic change would violate.
 OTHERS = {
     "quantizer": ("vq", "fsq"),
     "fsq_levels": ([3, 4], [5, 5]),
@@ -27,7 +27,7 @@ OTHERS = {
     "patch_size": (4, 2),
 }
 
-# What the dynamics learns of the models before it.
+# What the dynamics is given about the models before it.
 KNOWN = {
     "num_codes": 64,
     "grid": (16, 16),
@@ -35,7 +35,7 @@ KNOWN = {
     "tokenizer_fingerprint": "t",
     "lam_fingerprint": "l",
 }
-# What a config holds that its section does not say.
+# Config fields that are not in the section.
 OWN = {
     "tokenizer": {"image_size"},
     "surprise": {"sprite", "frame_size"},
@@ -46,7 +46,7 @@ OWN = {
 
 @pytest.fixture(params=list(NOT_OF_THE_MODEL))
 def model(request):
-    """A model's name, the latent action model's being its kind."""
+    """A model's name; that of a latent action model is its kind."""
     return request.param
 
 

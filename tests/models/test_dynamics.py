@@ -41,7 +41,7 @@ def batch():
 
 @pytest.fixture
 def compensated(build, scrambled):
-    """One with motion compensation; its tokens are those of frames."""
+    """A dynamics with motion compensation; its tokens encode frames."""
     torch.manual_seed(0)
     tokenizer = scrambled(Tokenizer(TOKENIZER))
     dynamics = build(motion_compensation=True, num_codes=tokenizer.num_codes, grid=tokenizer.grid, patch_size=4)
@@ -51,7 +51,7 @@ def compensated(build, scrambled):
 
 @pytest.fixture
 def seen_batch(compensated, coinrun):
-    """Real frames' tokens."""
+    """Tokens of real frames, and random actions."""
     starts = coinrun["val"].episode_starts[:BATCH]
     frames_BTHWC = torch.stack([torch.from_numpy(coinrun["val"].read(s, s + STEPS + 1)) for s in starts])
     tokens_BTN = compensated.compensation.tokenizer.encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (BATCH, -1))
@@ -64,17 +64,17 @@ def masked_half():
 
 
 def led_to(dynamics, actions_BS):
-    """The action that led to each frame: none is known for the first."""
+    """Returns the action that led to each frame; none is known for the first."""
     return F.pad(actions_BS, (1, 0), value=dynamics.no_action)
 
 
 def logits_BSNK(dynamics, tokens_BTN, actions_BS, mask_BSN):
-    """Logits of the parallel pass at masked places, 0 elsewhere."""
+    """Returns the logits of the parallel pass at masked places, 0 elsewhere."""
     return dynamics._logits(mask_BSN, tokens_BTN, actions_BS)[0] * mask_BSN.unsqueeze(-1)
 
 
 def changed_steps(before_BSNK, after_BSNK):
-    """Steps of whose logits so much as a bit differs."""
+    """Returns the steps whose logits differ in any bit."""
     return {s for s in range(STEPS) if not torch.equal(before_BSNK[:, s], after_BSNK[:, s])}
 
 
@@ -94,7 +94,7 @@ def test_cached_logits_are_those_of_training_where_motion_is_compensated(frames_
 
 @torch.no_grad()
 def assert_cached_logits_are_those_of_training(dynamics, batch, masked_half, frames_at_once):
-    """Also where the window has slid: there are three times as many steps as context frames."""
+    """Includes steps after the context window has slid: there are three times as many steps as context frames."""
     tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
     parallel = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
     led_to_BT = led_to(dynamics, actions_BS)
@@ -139,7 +139,7 @@ def test_who_sees_whom(injection, num_layers, context_frames, build, batch):
     everywhere = torch.ones_like(tokens_BTN[:, 1:], dtype=torch.bool)
     before = logits_BSNK(dynamics, tokens_BTN, actions_BS, everywhere)
     for t in range(STEPS):
-        # Each layer reads C frames back; what leads to the oldest of them is felt once more.
+        # Each layer reads C frames back; the oldest one's input includes the frame before it and the action between.
         felt = set(range(t, min(STEPS, t + 1 + num_layers * context_frames)))
         other_BTN = tokens_BTN.clone()
         other_BTN[:, t] = (tokens_BTN[:, t] + 1) % CODES
@@ -151,7 +151,7 @@ def test_who_sees_whom(injection, num_layers, context_frames, build, batch):
 
 @torch.no_grad()
 def test_motion_is_remembered_for_a_while_and_never_foreseen(compensated, seen_batch):
-    """A frame is felt by those that see it, which the predicted motion sees of the R transitions since."""
+    """A frame affects no earlier step, and later ones via the context and the R transitions that predict the motion."""
     tokens_BTN, actions_BS = seen_batch["tokens_BTN"], seen_batch["actions_BS"]
     everywhere = torch.ones_like(tokens_BTN[:, 1:], dtype=torch.bool)
     before = logits_BSNK(compensated, tokens_BTN, actions_BS, everywhere)
@@ -196,7 +196,7 @@ def test_unmasked_places_show_their_tokens_and_masked_ones_hide_them(build, batc
     tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
     before = logits_BSNK(dynamics, tokens_BTN, actions_BS, masked_half)
     for masked, changed in ((True, set()), (False, {STEPS - 1})):
-        other_BTN = tokens_BTN.clone()  # in the last frame, which is nobody's past
+        other_BTN = tokens_BTN.clone()  # in the last frame, which is in no step's past
         where_BN = masked_half[:, -1] == masked
         other_BTN[:, -1] = torch.where(where_BN, (tokens_BTN[:, -1] + 1) % CODES, tokens_BTN[:, -1])
         assert changed_steps(before, logits_BSNK(dynamics, other_BTN, actions_BS, masked_half)) == changed
@@ -270,7 +270,7 @@ def test_context_noise_has_the_share_asked_for(noise, build):
 
 
 def test_training_noise_spares_the_targets(build, batch):
-    """Wholly masked and all context noise: the loss may not depend on the context, but on the targets it must."""
+    """With full masking and full context noise, the loss must depend on the targets but not on the context."""
     dynamics = build(context_noise=1.0, full_mask_share=1.0).train()
     other = {**batch, "tokens_BTN": batch["tokens_BTN"].clone()}
     other["tokens_BTN"][:, 0] = 0
@@ -288,7 +288,7 @@ def test_tokens_that_paint_alike_begin_alike(build):
     dynamics = build(num_codes=40, width=64)
     mask_D = dynamics.token_in.weight[40].clone()
     torch.manual_seed(0)
-    kinds_KP = torch.rand(4, 48).repeat_interleave(10, dim=0)  # four looks, ten codes each
+    kinds_KP = torch.rand(4, 48).repeat_interleave(10, dim=0)  # four appearances, ten codes each
     dynamics.draw_embeddings(kinds_KP + 0.01 * torch.randn(40, 48))
     weight_KD = dynamics.token_in.weight[:40].detach()
     alike_KK = torch.arange(40).unsqueeze(1) // 10 == torch.arange(40) // 10

@@ -37,7 +37,7 @@ def foresee(compensation, frames_BTHWC, actions=0):
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (8, 0), (-12, 4), (4, -20)])
 def test_a_frame_moved_by_whole_tokens(right, down, compensation, tokenizer, frames_BTHWC):
-    """Where it is known it is encoded as any other frame, here shifted by slices; elsewhere it is masked."""
+    """Where the moved frame is known, tokens equal those of a frame shifted by indexing; elsewhere they are masked."""
     with torch.no_grad():
         compensation.predictor.layers[-1].bias.copy_(torch.tensor([right, down]) / PIXELS)
     displacement_BTd, tokens_BTN = foresee(compensation, frames_BTHWC)

@@ -8,7 +8,7 @@ from genie.models.pixel_lam import PixelLam, PixelLamConfig
 
 CLIPS, FRAMES, HISTORY, ACTIONS = 3, 7, 3, 4
 STEPS = FRAMES - 1
-DRAWN = FRAMES - HISTORY  # transitions with a whole history, those that training draws
+DRAWN = FRAMES - HISTORY  # transitions with a whole history: those drawn in training
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def lam(scrambled, frames_BTHWC):
     torch.manual_seed(0)
     shape = {"num_actions": ACTIONS, "history": HISTORY, "code_dim": 8, "width": 8, "num_blocks": 2}
     lam = scrambled(PixelLam(PixelLamConfig(**shape, commitment_weight=0.25, ema_decay=0.95))).train()
-    for _ in range(5):  # the codebook finds the encoder's outputs
+    for _ in range(5):  # the codebook adapts to the encoder's outputs
         lam(frames_BTHWC)
     return lam.eval()
 
@@ -34,7 +34,7 @@ def actions_BS():
 
 @pytest.fixture
 def traced(lam, frames_BTHWC, monkeypatch):
-    """A forward pass with its inner values: patches, codes, and frames drawn, with or without the codes' gradient."""
+    """Inner values of a forward pass: patches, codes, and drawn frames with and without the codes' gradient."""
     patches_BTPhw = genie.models.pixel_lam.to_patches(frames_BTHWC).requires_grad_()
     monkeypatch.setattr(genie.models.pixel_lam, "to_patches", lambda frames: patches_BTPhw)
     inner, decode = {"patches": patches_BTPhw}, lam._decode
@@ -52,7 +52,7 @@ def traced(lam, frames_BTHWC, monkeypatch):
 
 
 def felt_frames(output, patches_BTPhw):
-    """The frames that move an output at all: where no way leads from one to the other, the gradient is exactly 0."""
+    """Returns the frames that affect an output at all: without a path between them, the gradient is exactly 0."""
     (gradient,) = torch.autograd.grad(output.sum(), patches_BTPhw, retain_graph=True)
     return set(gradient.abs().amax((0, 2, 3, 4)).nonzero().flatten().tolist())
 

@@ -7,7 +7,7 @@ from genie.models.probe import CELLS, NO_LABEL, ActionProbe, ProbeConfig
 
 CLIPS, FRAMES, HISTORY, CLASSES = 3, 7, 3, 6
 STEPS, WHOLE = FRAMES - 1, FRAMES - HISTORY  # transitions, and those with a whole history
-ROLLS = torch.tensor([0, -4, 4])  # pixels that each action of the known physics rolls a picture by
+ROLLS = torch.tensor([0, -4, 4])  # pixels by which each action rolls a picture
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def frames_BTHWC(coinrun):
 def probe(scrambled, frames_BTHWC):
     torch.manual_seed(0)
     probe = scrambled(ActionProbe(ProbeConfig(num_classes=CLASSES, history=HISTORY, width=8, num_blocks=2)))
-    with torch.no_grad():  # or one action would be the likeliest of every transition
+    with torch.no_grad():  # otherwise one action would be the likeliest for every transition
         probe.head.bias -= probe.head(probe._encode(frames_BTHWC, 0)).mean((0, 1))
     return probe
 
@@ -31,7 +31,7 @@ def batch(frames_BTHWC):
 
 
 def rolling_clips(count, generator):
-    """A batch of stripes of random colours that roll as their actions say."""
+    """Returns a batch of stripes of random colours that roll as their actions say."""
     actions_BS = torch.randint(len(ROLLS), (count, STEPS), generator=generator)
     colours = torch.randint(256, (count, 1, 8, 3), generator=generator)
     stripes_BHWC = colours.repeat_interleave(8, dim=2).expand(-1, 64, -1, -1)
@@ -62,7 +62,7 @@ def test_features_are_what_the_classifier_reads(probe, frames_BTHWC):
 
 
 def test_a_change_in_one_part_of_the_picture_is_seen_there(probe, frames_BTHWC):
-    """The encoder's receptive field is far smaller than the way from one corner to the opposite part."""
+    """The encoder's receptive field is far smaller than the distance between opposite corners."""
     changed_BTHWC = frames_BTHWC.clone()
     changed_BTHWC[:, -1, :8, :8] = 255 - changed_BTHWC[:, -1, :8, :8]
     before, after = (probe._encode(frames, HISTORY - 1) for frames in (frames_BTHWC, changed_BTHWC))

@@ -51,7 +51,7 @@ def test_fsq_gradient_passes_the_rounding():
 
 @pytest.mark.parametrize("num_codes", [17, 20, 1024])
 def test_vq_takes_the_nearest_neighbour(num_codes, monkeypatch):
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 64 * num_codes)  # the vectors are no multiple of 64
+    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 64 * num_codes)  # the number of vectors is no multiple of 64
     vq = fresh_vq(num_codes=num_codes).eval()
     z = spread_vectors(500, 3).view(5, 100, 3)
     quantized, codes, _ = vq(z)

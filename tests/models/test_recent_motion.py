@@ -24,7 +24,7 @@ def frames_BTHWC(coinrun):
 
 
 def test_transitions_are_observed_as_told(frames_BTHWC):
-    """Against the obvious: frame by frame, and the past counted backwards."""
+    """Compares with a slow reference: frame by frame, with the past counted backwards."""
     observed = observe_motion(frames_BTHWC)
     for row, frames_THWC in enumerate(frames_BTHWC):
         moved_Sd = displacements(frames_THWC[None])[0]

@@ -17,20 +17,20 @@ def frames_BTHWC(coinrun):
 
 @pytest.fixture
 def texture_HWC():
-    """Smooth noise, whose pixels change little from one to the next: between them, `warp` interpolates linearly."""
+    """Smooth noise, whose neighbouring pixels differ little: `warp` interpolates linearly between them."""
     noise = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(noise, size=(64, 64), mode="bicubic")[0].movedim(0, -1).clamp(0, 1)
 
 
 def moved_by(texture_HWC, shifts_Sd):
-    """Clips of two frames, uint8: the texture, and the texture moved."""
+    """Returns clips of two uint8 frames: the texture, and the texture moved."""
     frames_SHWC = texture_HWC.expand(len(shifts_Sd), -1, -1, -1)
     pairs = torch.stack([frames_SHWC, warp(frames_SHWC, shifts_Sd)[0]], dim=1)
     return (pairs * 255).round().to(torch.uint8)
 
 
 def slow_shift(before_HW, after_HW, counted_HW):
-    """The best whole shift, by a loop over all of them."""
+    """Slow reference: returns the best integer shift, by a loop over all of them."""
     height, width = before_HW.shape
     best = {}
     for y in range(-MAX_SHIFT, MAX_SHIFT + 1):
@@ -47,7 +47,7 @@ def slow_shift(before_HW, after_HW, counted_HW):
 def test_known_shifts_are_found(texture_HWC, ignored):
     shifts_Sd = torch.tensor(SHIFTS)
     pairs_STHWC = moved_by(texture_HWC, shifts_Sd)
-    if ignored:  # what stands there, in either frame, is not looked at
+    if ignored:  # its pixels do not count in either frame
         ignored.crop(pairs_STHWC).copy_(torch.tensor([255, 0, 255]))
     torch.testing.assert_close(displacements(pairs_STHWC, ignored)[:, 0], shifts_Sd, rtol=0, atol=0.1)
 

@@ -42,7 +42,7 @@ def with_frame_changed(x_BTND, t):
 
 
 def changed_frames(before_BTND, after_BTND):
-    """Frames of which so much as a bit differs."""
+    """Returns the frames that differ in any bit."""
     return {t for t in range(before_BTND.shape[1]) if not torch.equal(before_BTND[:, t], after_BTND[:, t])}
 
 
@@ -117,7 +117,7 @@ def test_one_frame_at_a_time_equals_all_at_once(scrambled, x_BTND, conditioned, 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_fused_attention_in_parts_is_that_of_the_whole(rows, monkeypatch):
-    """CUDA's kernels take fewer than 65,536 rows of a batch, and temporal attention has worlds times places."""
+    """CUDA's kernels take batches of fewer than 65,536 rows, and temporal attention has worlds times places of them."""
     q, k, v = torch.randn(3, 7, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     mask = st_transformer.causal_mask(5)
     sizes = []

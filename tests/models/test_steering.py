@@ -21,7 +21,7 @@ def frames_BTHWC(coinrun):
 
 @pytest.fixture
 def batch(frames_BTHWC):
-    """Each transition under each effect, after each latent action."""
+    """Each transition, combined with each effect and each previous latent action."""
     observed = {name: part.flatten(0, 1) for name, part in observe_motion(frames_BTHWC).items()}
     times = EFFECTS * ACTIONS
     batch = {name: part.repeat(times, *[1] * (part.ndim - 1)) for name, part in observed.items()}
@@ -40,7 +40,7 @@ def learn(steering, batch, steps=80):
 
 
 def test_what_follows_from_arrow_and_past_is_learnt_and_pressed(steering, batch, frames_BTHWC):
-    """A latent action that is told by the effect and the one before."""
+    """The latent action follows from the effect and the previous latent action."""
     rule = (batch["effects_M"] + batch["before_M"]) % ACTIONS
     learn(steering, batch | {"actions_M": rule})
     assert steering.eval()(batch | {"actions_M": rule})[1]["accuracy"] > 0.99
@@ -51,7 +51,7 @@ def test_what_follows_from_arrow_and_past_is_learnt_and_pressed(steering, batch,
 
 
 def test_frames_and_motion_count(steering, batch):
-    """A latent action that is told by whether the picture has just moved, whatever is pressed."""
+    """The latent action follows from whether the picture has just moved, whatever is pressed."""
     moved_M = (batch["past_MRd"][:, 0].norm(dim=-1) > 1).long()
     assert 0.1 < moved_M.float().mean() < 0.9
     learn(steering, batch | {"actions_M": moved_M})
@@ -59,7 +59,7 @@ def test_frames_and_motion_count(steering, batch):
 
 
 def test_what_is_pressed_is_likely_and_telling_as_weighed_one_by_one(steering, frames_BTHWC, scrambled):
-    """Against a slow obvious reference: world after world, arrow after arrow."""
+    """Compares with a slow reference: world by world, arrow by arrow."""
     scrambled(steering)
     motion, before_B = RecentMotion.of(frames_BTHWC), torch.tensor([2, steering.unknown])
     pressed_BE, differing = steering.press(motion, before_B), 0
@@ -78,7 +78,7 @@ def test_what_is_pressed_is_likely_and_telling_as_weighed_one_by_one(steering, f
 
 
 def test_a_film_is_steered_as_its_frames_come(steering, frames_BTHWC, scrambled):
-    """Against arrows asked one after another, each of what was known then."""
+    """Compares with arrows pressed one by one, each given what was known at that time."""
     scrambled(steering)
     film_THWC, effects = frames_BTHWC.flatten(0, 1)[:6], [2, 0, 1, 2, 0]
     latents = steering.press_in_turn(film_THWC, effects)
@@ -89,7 +89,7 @@ def test_a_film_is_steered_as_its_frames_come(steering, frames_BTHWC, scrambled)
 
 
 def test_little_is_known_now_and_then_in_training_alone(steering, batch, scrambled):
-    """As at the start of a dream: then the latent action before is not told, nor how the picture moved."""
+    """As at the start of a dream, where neither the previous latent action nor the recent motion is known."""
     scrambled(steering)
     told = batch | {"actions_M": torch.zeros_like(batch["before_M"])}
     unlike = batch | {"before_M": torch.full_like(batch["before_M"], steering.unknown)}

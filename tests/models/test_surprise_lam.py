@@ -16,7 +16,7 @@ CLIPS, FRAMES, PAST, ACTIONS = 3, 7, 2, 4
 HISTORY, STEPS = PAST + 1, FRAMES - 1
 EXPECTATION_STEPS = 3
 SPRITE = Box(27, 28, 10, 8)
-# Frames of one clip are registered alone or among others: sums in another order round otherwise.
+# Registering a clip's frames alone or with others changes the order of sums, and so their rounding.
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 
 
@@ -28,7 +28,7 @@ def frames_BTHWC(coinrun):
 
 @pytest.fixture(params=[SurpriseLam, TrackingLam], ids=["camera", "tracking"])
 def born(request):
-    """One whose camera follows CoinRun's agent; and one that tracks whatever has some colours there."""
+    """A fresh model: one for a camera that follows CoinRun's agent, or one that tracks random colours."""
     torch.manual_seed(0)
     lam = request.param(
         SurpriseLamConfig(
@@ -48,7 +48,7 @@ def born(request):
 
 @pytest.fixture
 def lam(born):
-    """Off its birth, but not as far as `scrambled`: what is expected must stay near to what is measured."""
+    """Moved off its initial weights, but less than by `scrambled`: expectations must stay near measurements."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in born.parameters():
@@ -177,7 +177,7 @@ def test_information_is_what_an_action_says_beyond_the_others():
 
 
 def test_what_registration_missed_costs_no_action_much(lam, batch):
-    """Any displacement has some density: one that is far off is no evidence for one action or another."""
+    """Every displacement has some density, so that one far off is no evidence for any action."""
     far = batch | {"next_Md": torch.full_like(batch["next_Md"], 1e4)}
     past_MD = lam._past(far)
     likelihood_MA = lam._likelihood(past_MD, *lam._surprise(far, past_MD))

@@ -1,4 +1,4 @@
-"""The real pipeline in a project of its own, tiny, after its first `dvc repro` on real CoinRun."""
+"""The real pipeline in a tiny project of its own, after its first `dvc repro` on real CoinRun."""
 
 import os
 import re
@@ -39,20 +39,20 @@ class Project:
 
     @classmethod
     def at(cls, root: Path) -> "Project":
-        """One that is there already."""
+        """Opens an existing project."""
         project = cls.__new__(cls)
         project.root = root
         return project
 
     def started(self, *command: str, **options) -> subprocess.Popen:
-        """Starts a command at the root, with the virtual environment's programs first."""
+        """Starts a command at the root, with the virtual environment's programs first in PATH."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "MLFLOW"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**kept, "PATH": path, "TQDM_DISABLE": "1", "DVC_NO_ANALYTICS": "true"}
         return subprocess.Popen(command, cwd=self.root, env=environment, **options)
 
     def run(self, *command: str) -> str:
-        """Runs a command so, to its end; returns stdout."""
+        """Runs such a command to its end; returns stdout."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with self.started(*command, **pipes) as process:
             told, faults = process.communicate()
@@ -64,12 +64,12 @@ class Project:
         return self.run(sys.executable, "-m", "dvc", *arguments)
 
     def commit(self, message: str) -> None:
-        """Commits all that is not ignored."""
+        """Commits everything that is not ignored."""
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
 
     def runs(self) -> dict[str, list[Run]]:
-        """The runs that MLflow holds, each pipeline's stages by the name of the pipeline's run, less its commit."""
+        """Returns MLflow's runs of each pipeline's stages, by the name of the pipeline's run without its commit."""
         client = MlflowClient(f"sqlite:///{self.root}/mlflow.db")
         runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
         parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
@@ -81,13 +81,13 @@ class Project:
         }
 
     def curve(self, run: Run, key: str) -> list[int]:
-        """The steps at which a metric was logged."""
+        """Returns the steps at which a metric was logged."""
         history = MlflowClient(f"sqlite:///{self.root}/mlflow.db").get_metric_history(run.info.run_id, key)
         return [point.step for point in history]
 
     @staticmethod
     def stages_run(output: str) -> list[str]:
-        """The stages that DVC says it executed."""
+        """Returns the stages that DVC says it executed."""
         return re.findall(r"Running stage '(\w+)'", output)
 
 

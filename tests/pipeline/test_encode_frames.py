@@ -20,13 +20,13 @@ def tokenizer(tiny_params, scrambled, accelerator):
 
 
 def test_cached_tokens_are_those_encoded_on_the_fly(tokenizer, coinrun, accelerator, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizing, "FRAMES_AT_ONCE", 150)  # 200 frames are no whole number of batches
+    monkeypatch.setattr(tokenizing, "FRAMES_AT_ONCE", 150)  # 200 frames are not a whole number of batches
     store = coinrun["train"]
     tokenize(tokenizer, {"train": store}, tmp_path / "tokens", accelerator)
     tokens = read_tokens(tmp_path / "tokens/train", tokenizer.fingerprint)
     assert [len(shard) for shard in tokens.shards] == [file.num_frames for file in store.files] == [200] * 3
     assert len(np.unique(tokens[:])) > 20, "of constant tokens this would tell nothing"
-    # The same draws of the same windows, as pixels and as tokens.
+    # The same random windows, as pixels and as tokens.
     latent_actions = np.zeros(store.num_frames, np.uint8)
     latent_actions[store.episode_starts[1:] - 1] = 255
     latent_actions[-1] = 255
@@ -39,7 +39,7 @@ def test_cached_tokens_are_those_encoded_on_the_fly(tokenizer, coinrun, accelera
 
 @pytest.fixture
 def begun(tokenizer, coinrun, accelerator, monkeypatch):
-    """A tokenizer whose call was interrupted in the second of three shards, and what it was called with."""
+    """A tokenizer interrupted in the second of three shards by `tokenize`, and the call's other arguments."""
     encoded = []
 
     def encode(frames):

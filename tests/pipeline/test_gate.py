@@ -8,7 +8,7 @@ from genie.pipeline.gate import GateError, check_gate
 
 HEALTHY = {"codebook_perplexity": 5.0, "information": 0.8, "psnr_moving": 25.0, "psnr_random_action_moving": 21.0}
 KINDS = ("surprise", "pixels")
-WEAK = {  # actions that say next to nothing, and what is told of them
+WEAK = {  # metrics of nearly uninformative actions, and the error
     "surprise": ({"information": 0.1}, r"perplexity 5\.00.* 0\.10 bits of the next motion .*lam\.kind=pixels"),
     "pixels": (
         {"psnr_random_action_moving": 24.9},
@@ -19,7 +19,7 @@ WEAK = {  # actions that say next to nothing, and what is told of them
 
 @pytest.fixture
 def thresholds():
-    """Those of the real `params.yaml` by kind: a tiny model could not pass them, and its own let all pass."""
+    """Thresholds of the real `params.yaml` by kind: tiny models could not pass them, so `tiny_params` lets all pass."""
     return {kind: load_params().lam.model_copy(update={"kind": kind}).of_kind() for kind in KINDS}
 
 

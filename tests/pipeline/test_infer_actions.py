@@ -20,13 +20,13 @@ def lam(request, tiny_params, coinrun, scrambled):
         return scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
     lam = scrambled(build_pixel_lam(params)).train()
     frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
-    for _ in range(5):  # the codebook finds the encoder's outputs
+    for _ in range(5):  # the codebook adapts to the encoder's outputs
         lam(frames)
     return lam.eval()
 
 
 class FewEpisodes:
-    """The first frames of a store, cut into short episodes: of one frame, of fewer than a history, of more."""
+    """First frames of a store, cut into episodes: of one frame, of fewer than a history, and of more."""
 
     lengths = (1, 2, 3, 5, 60)
 

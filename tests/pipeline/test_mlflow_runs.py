@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 IMAGE_HWC = np.zeros((8, 8, 3), np.uint8)
 
-# Stages of a pipeline, each a process that a program called dvc starts, as DVC does.
+# Runs the stages of a pipeline as child processes of a program named dvc, as DVC does.
 DVC = """
 import subprocess, sys
 for stage in sys.argv[2:]:
@@ -35,7 +35,7 @@ with open_tracker(sys.argv[1], load_params()) as tracker:
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
-    """An mlflow.db without runs: to make one takes seconds, to copy one none."""
+    """An mlflow.db without runs: creating one takes seconds, copying one does not."""
     folder = tmp_path_factory.mktemp("store")
     client_of(folder).search_experiments()
     return folder / "mlflow.db"
@@ -43,7 +43,7 @@ def empty_store(tmp_path_factory):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, empty_store):
-    """A working directory with a store and no DVC around it."""
+    """A working directory with a store, outside of DVC."""
     shutil.copy(empty_store, tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
@@ -58,7 +58,7 @@ def client_of(folder):
 
 
 def runs_of(folder):
-    """All runs, the oldest first."""
+    """Returns all runs, oldest first."""
     client = client_of(folder)
     experiment = client.get_experiment_by_name("mini-genie")
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
@@ -235,7 +235,7 @@ def test_a_store_that_cannot_be_used_is_named_and_ends_no_stage(project, tiny_pa
 
 @contextmanager
 def out_of_reach(folder):
-    """The store answers no request; of a lock MLflow would wait twenty seconds for each."""
+    """Makes every request to the store fail; with a lock, MLflow would wait twenty seconds for each."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         store.execute("ALTER TABLE runs RENAME TO runs_away")
         yield
@@ -293,7 +293,7 @@ def test_a_world_is_logged_as_a_model_that_mlflow_plays(project, tiny_params, ti
             assert client_of(project).get_run(tracker.run_id).info.status == "RUNNING"
             run_id = tracker.run_id
     finally:
-        mlflow.set_tracking_uri(None)  # it is the process's, and other tests share it
+        mlflow.set_tracking_uri(None)  # global to the process, and other tests share it
     assert capfd.readouterr() == ("", "")
     assert child_and_parent(project)[0].info.status == "FINISHED"
     [model_output] = client_of(project).get_run(run_id).outputs.model_outputs

@@ -1,4 +1,4 @@
-"""Stages in several processes, and stages killed: the same comes out."""
+"""Stages in several processes, and stages that are killed, give the same results."""
 
 import csv
 import random
@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from genie.core.yaml_files import read_yaml
 
-SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages, and what they write
+SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages and their output folders
 TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_motion", "train_steering", "train_dynamics"]
 
-# Saves once, after the first step, and never again unless it must; gets its Ctrl-C within step 7.
+# Saves after the first step, and never again unless it must; receives Ctrl-C within step 7.
 INTERRUPTED = """
 import os, runpy, signal
 import genie.training.loop as loop
@@ -39,19 +39,19 @@ runpy.run_module("stages.train_lam", run_name="__main__")
 
 @pytest.fixture
 def trained(project, tmp_path):
-    """A copy of the project after its first run, for a stage to be run in by hand."""
+    """A copy of the project after its first run, to run a stage in by hand."""
     copytree(project.root, tmp_path / "copy", ignore=ignore_patterns(".dvc", "mlflow.db", "mlartifacts"))
     return project.at(tmp_path / "copy")
 
 
 def set_processes(project, count: int) -> None:
-    """Has stages run in so many processes."""
+    """Sets the number of processes that stages run in."""
     params = read_yaml(project.root / "params.yaml")
     YAML().dump(params | {"runtime": params["runtime"] | {"processes": count}}, project.root / "params.yaml")
 
 
 def results_of(project, stage: str) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-    """The weights that a training wrote, and its losses."""
+    """Returns the weights that a training wrote, and its losses."""
     name = stage.removeprefix("train_")
     with (project.root / f"data/curves/{name}.csv").open() as file:
         losses = np.array([float(row["train_loss"]) for row in csv.DictReader(file)])
@@ -60,7 +60,7 @@ def results_of(project, stage: str) -> tuple[dict[str, torch.Tensor], np.ndarray
 
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_two_processes_train_as_one_does(trained, stage):
-    """Half of each batch each; sums in another order round otherwise, and no more."""
+    """Each process takes half of each batch; results differ only by the rounding of sums in another order."""
     weights, losses = results_of(trained, stage)
     set_processes(trained, 2)
     trained.run(sys.executable, "-m", f"stages.{stage}")
@@ -68,14 +68,14 @@ def test_two_processes_train_as_one_does(trained, stage):
     assert shared_losses == pytest.approx(losses, rel=1e-3)
     assert shared_weights.keys() == weights.keys()
     for name, weight in weights.items():
-        if not name.startswith(("quantizer.", "clusters")):  # a vector halfway between two codes may fall to the other
+        if not name.startswith(("quantizer.", "clusters")):  # a vector halfway between two codes may get either
             torch.testing.assert_close(shared_weights[name], weight, rtol=0.01, atol=0.01, msg=name)
     assert [run.info.status for run in trained.runs()[f"{stage} by hand"]] == ["FINISHED"], "one run, of the first"
 
 
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_a_killed_training_goes_on_to_the_same_bytes(trained, stage, request):
-    """Killed once soon after it saved; then, with `--kills`, each time at any moment of a run."""
+    """Killed once soon after it saves; further `--kills` come at random moments of a run."""
     name = stage.removeprefix("train_")
     outs = [trained.root / f"data/{out}" for out in (f"models/{name}/model.safetensors", f"curves/{name}.csv")]
     wanted = [out.read_bytes() for out in outs]
@@ -124,7 +124,7 @@ def test_a_killed_process_ends_all_with_one_line_and_they_go_on(trained):
         ranks[1].kill()
         _, told = process.communicate()
     assert process.returncode == 1
-    [line] = [line for line in told.splitlines() if line.startswith("train_lam:")]
+    line = [line for line in told.splitlines() if line.startswith("train_lam:")][-1]
     assert line.endswith("process 1 of 2: was killed (SIGKILL); run the same command again to continue")
     assert "Traceback" not in told
     trained.run(sys.executable, "-m", "stages.train_lam")
@@ -132,7 +132,7 @@ def test_a_killed_process_ends_all_with_one_line_and_they_go_on(trained):
 
 
 def shards_in(folder: Path) -> dict[str, bytes]:
-    """All files of a stage's out."""
+    """Returns all files of a stage's output folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -160,7 +160,7 @@ def test_what_a_killed_stage_has_finished_is_kept(trained, stage, processes):
     rmtree(out)
     set_processes(trained, processes)
     with trained.started(sys.executable, "-m", f"stages.{stage}") as process:
-        # The first process's first: before it, that one may be at work on MLflow's database, which a kill would spoil.
+        # Until its first shard, the first process may write to MLflow's database, which a kill would corrupt.
         while not list(waiting.glob("*/train/00000.h5")):
             assert process.poll() is None, "it ended before it finished a shard"
             time.sleep(0.001)

@@ -1,5 +1,6 @@
 """`dvc repro` runs nothing twice, and experiments run on top of it."""
 
+import hashlib
 import json
 import re
 import sys
@@ -33,7 +34,17 @@ def test_every_stage_wrote_what_it_declares(project):
             assert out["size"] > 0
             assert (project.root / out["path"]).exists()
     metrics = {path.stem for path in (project.root / "data/metrics").glob("*.json")}
-    assert metrics == {"collect", "tokenizer", "probe", "lam", "motion", "steering", "dynamics", "evaluate"}
+    assert metrics == {
+        "collect",
+        "tokenizer",
+        "probe",
+        "lam",
+        "motion",
+        "steering",
+        "dynamics",
+        "evaluate",
+        "fingerprints",
+    }
 
 
 def test_mlflow_holds_a_run_a_stage_with_curves(project):
@@ -68,6 +79,27 @@ def test_the_world_is_logged_to_be_played_and_exported_to_be_shared(project):
     said = project.run(sys.executable, "-c", "from genie.cli import app; app()", "export")
     assert said.startswith("wrote world: ")
     assert said.endswith("a card with metrics\n")
+
+
+def test_stages_run_by_hand_leave_the_cache_of_dvc_as_it_was(project):
+    """Outs may be hard links into the cache, which a file written in place would spoil."""
+    report = project.root / "data/report/branches.png"
+    cached = [path for path in (project.root / ".dvc/cache/files/md5").glob("*/*") if path.is_file()]
+    assert report.stat().st_nlink > 1, "no hard link, so the test would prove little"
+    params = project.root / "params.yaml"
+    params.write_text(params.read_text().replace("action_repeat: 4", "action_repeat: 5"))
+    for stage in ("label_actions", "evaluate"):
+        project.run(sys.executable, "-m", f"stages.{stage}")
+    assert report.stat().st_nlink == 1
+    spoilt = [
+        path
+        for path in cached
+        if hashlib.md5(path.read_bytes()).hexdigest() != path.parent.name + path.name.removesuffix(".dir")
+    ]
+    assert spoilt == []
+    project.run("git", "restore", ".")
+    project.dvc("checkout", "--force")
+    assert "up to date" in project.dvc("status")
 
 
 def test_an_experiment_reruns_only_what_depends_on_it(project):

@@ -19,7 +19,7 @@ from genie.pipeline.stage import run_stage
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, tiny_params):
-    """A working directory whose params load and whose runs nobody tracks."""
+    """A working directory whose params load and whose runs are not tracked."""
 
     @contextmanager
     def open_nothing(name, params):
@@ -148,7 +148,7 @@ def test_a_stage_says_what_it_computes_on(project, capsys, monkeypatch, tiny_par
 
 
 def test_short_episodes_are_told_before_training(project, tiny_params, coinrun, capsys, monkeypatch):
-    """What `evaluate` cannot measure is said before hours of training, not after."""
+    """The warning about what `evaluate` cannot measure comes before hours of training, not after."""
     link = project / "data/frames/test"
     link.parent.mkdir(parents=True)
     link.symlink_to(coinrun["test"].path.resolve())

@@ -13,12 +13,12 @@ from websockets.sync.client import connect
 
 from genie.play.server import Arcade, make_app, server_config
 
-# A shell's background jobs ignore Ctrl-C, and so would the children that tests end by it.
+# A shell's background jobs ignore Ctrl-C; child processes that tests end by Ctrl-C would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Client:
-    """One WebSocket; `ask` sends a message and takes its reply apart."""
+    """A WebSocket client; `ask` sends a message and parses its reply."""
 
     def __init__(self, address, **options):
         self._address, self._options = f"{address.replace('http', 'ws')}/play", options
@@ -48,7 +48,7 @@ class Client:
 
 
 class CountingArcade(Arcade):
-    """Counts the messages that it took."""
+    """Counts the messages that it handles."""
 
     num_taken = 0
 
@@ -64,7 +64,7 @@ def arcade(shared_world, tiny_params):
 
 @pytest.fixture(scope="package")
 def address(arcade):
-    """Of a server that runs until the tests of this folder have."""
+    """Address of a server that runs until the tests of this folder end."""
     server = uvicorn.Server(server_config(make_app(arcade)))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -78,5 +78,5 @@ def address(arcade):
 
 @pytest.fixture
 def client(address):
-    """Connects, with options of `websockets`: `with client() as it`."""
+    """Returns a function that connects, with options of `websockets`: `with client() as it`."""
     return lambda at=address, **options: Client(at, **options)

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def genie_play(tiny_world, tmp_path):
-    """Starts it on a small world, from the project's root."""
+    """Returns a function that starts `genie play` on a small world, from the project's root."""
     tiny_world.save_pretrained(tmp_path / "world")
     processes = []
 

@@ -17,14 +17,14 @@ from genie.world.pretrained import PretrainedError
 
 @pytest.fixture(autouse=True)
 def threads():
-    """Of torch, as they were."""
+    """Restores torch's number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 def same(one, other):
-    """Whether two worlds dream the same."""
+    """Returns whether two worlds dream the same."""
     frames = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
     return np.array_equal(one.reset(frames), other.reset(frames)) and np.array_equal(one.step(1), other.step(1))
 

@@ -1,4 +1,4 @@
-"""The page in a real browser. Where there is none these tests skip; with GENIE_NEEDS_BROWSER=1, as in CI, they fail."""
+"""The page in a real browser. Without one these tests are skipped; with GENIE_NEEDS_BROWSER=1, as in CI, they fail."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 from genie.core.actions import EFFECTIVE_ACTIONS
 
 FLAGS = [
-    "--no-sandbox",  # Chromium has none for root, as whom CI runs
+    "--no-sandbox",  # Chromium does not sandbox root, the user in CI
     "--no-first-run",
     "--disable-quic",
     "--disable-sync",
@@ -47,7 +47,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, on whose canvas the first prompt is; whatever goes wrong in its script fails the test."""
+    """The page, showing the first prompt; any error in its script fails the test."""
     page, faults = browser.new_page(), []
     page.on("pageerror", lambda fault: faults.append(str(fault)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
@@ -55,11 +55,11 @@ def page(browser, address):
     expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
     yield page
     page.close()
-    assert [fault for fault in faults if "status of 4" not in fault] == []  # an answer that the page tells of
+    assert [fault for fault in faults if "status of 4" not in fault] == []  # the page reports those itself
 
 
 def pixels(page, canvas="#dream"):
-    """What a canvas shows, `(64, 64, 3)`."""
+    """Returns the pixels of a canvas, `(64, 64, 3)`."""
     return np.array(page.locator(canvas).evaluate(PIXELS), np.uint8).reshape(64, 64, 4)[..., :3]
 
 
@@ -68,7 +68,7 @@ def shows_step(page, step):
 
 
 def begun(shared_world):
-    """A world at the first frame of the page."""
+    """Returns a world in the page's initial state."""
     world, prompt = shared_world.fork(), shared_world.prompts[0]
     world.reset(prompt.frames_THWC, actions=prompt.actions)
     return world
@@ -125,7 +125,7 @@ def test_it_shows_what_each_arrow_presses_after_what_was_pressed(page, shared_wo
 @pytest.mark.parametrize("key", ["1", "5", "ArrowRight"])
 def test_a_key_pressed_changes_the_canvas(page, key):
     before = pixels(page)
-    page.keyboard.press("Space")  # paused, a key is one frame
+    page.keyboard.press("Space")  # while paused, a key steps one frame
     page.keyboard.press(key)
     shows_step(page, 1)
     assert not np.array_equal(pixels(page), before)
@@ -139,7 +139,7 @@ def test_a_key_held_plays_on_and_one_let_go_does_not(page):
     expect(page.locator("#latents .pad.pressed")).to_contain_text("2")
     expect(page.locator("#step")).to_have_text(MORE_THAN_THREE)
     page.keyboard.up("2")
-    page.wait_for_timeout(300)  # what is on its way arrives
+    page.wait_for_timeout(300)  # lets replies in flight arrive
     last = page.locator("#step").inner_text()
     page.wait_for_timeout(300)
     shows_step(page, last)
@@ -149,9 +149,9 @@ def test_with_nothing_held_the_world_stays(page, shared_world):
     page.keyboard.press("1")
     expect(page.locator("#step")).to_have_text(MORE_THAN_THREE)
     page.keyboard.press("Space")
-    page.wait_for_timeout(300)  # what is on its way arrives
+    page.wait_for_timeout(300)  # lets replies in flight arrive
     world, num_frames = begun(shared_world), int(page.locator("#step").inner_text())
-    for _ in range(3):  # frames that a tap may have lasted
+    for _ in range(3):  # a tap may last up to three frames
         world.step(0)
         staying = world.fork()
         for _ in range(num_frames - 1):
@@ -241,7 +241,7 @@ def test_a_chosen_picture_starts_a_world_and_a_faulty_one_does_not(page):
 def test_twins_are_shown_side_by_side(page):
     page.keyboard.press("Space")
     page.locator("#twin").click()
-    expect(page.locator("#real")).to_be_visible(timeout=30_000)  # the simulator loads what it draws with
+    expect(page.locator("#real")).to_be_visible(timeout=30_000)  # the simulator loads its assets
     expect(page.locator("#psnr")).to_have_text(re.compile(r"^\d+\.\d$"))
     dream, real = page.locator("#dream").bounding_box(), page.locator("#real").bounding_box()
     assert dream["y"] == real["y"]

@@ -23,7 +23,7 @@ def recording():
 
 
 def shown(recording, format):
-    """The pictures of what it encodes, `(S, H, W, 3)`, and how many milliseconds the first of them lasts."""
+    """Returns the encoded pictures, `(S, H, W, 3)`, and the duration of the first in milliseconds."""
     file = io.BytesIO(recording.encode(format, 10))
     if format == "gif":
         with Image.open(file) as gif:
@@ -47,7 +47,7 @@ def test_a_recording_shows_what_was_shown(recording, format):
     assert pictures.shape == (3, side, 2 * side + GAP, 3)
     assert duration == 100
     dreams, twins = pictures[:, side // 2, side // 2], pictures[:, side // 2, side + GAP + side // 2]
-    assert np.allclose(dreams, COLOURS, atol=12)  # films keep colours less exactly
+    assert np.allclose(dreams, COLOURS, atol=12)  # videos keep colours less exactly
     assert np.allclose(twins, [[17] * 3, COLOURS[2], [17] * 3], atol=12)
 
 

@@ -1,4 +1,4 @@
-"""What a stranger, a fault or a crowd does to the server: it answers clearly, and lives on."""
+"""The server answers foreign origins, faulty input and too many clients with clear errors, and keeps running."""
 
 import io
 import re
@@ -24,7 +24,7 @@ NUM_FLOODED = 3000
 
 
 def post(address, body, **headers):
-    """Status and body of the answer to a picture."""
+    """Uploads a picture; returns the status and body of the response."""
     request = urllib.request.Request(f"{address}/picture", body, headers)
     try:
         with urllib.request.urlopen(request) as answer:
@@ -40,7 +40,7 @@ def png(picture):
 
 
 def bomb():
-    """A PNG of a few bytes that says it is 60000 pixels high and wide."""
+    """Returns a PNG of a few bytes that declares a size of 60000 x 60000 pixels."""
     chunks = [b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND"]
     framed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
@@ -104,7 +104,7 @@ def test_its_own_page_may(client, address):
 
 
 def test_another_name_for_this_machine_is_not_taken(client, address):
-    """Else any page could have its own name point here, and be of the same origin."""
+    """Otherwise any page could resolve its own host name to this machine and be of the same origin (DNS rebinding)."""
     port = address.rpartition(":")[2]
     host = f"elsewhere.example:{port}"
     with (
@@ -193,7 +193,7 @@ def test_dropped_connections_leave_nothing(client, arcade):
         it = client()
         it.__enter__()
         it.tell({"kind": "level", "level": number, "twin": True})
-        it.socket.socket.shutdown(socket.SHUT_RDWR)  # without the word that a WebSocket closes with
+        it.socket.socket.shutdown(socket.SHUT_RDWR)  # without a WebSocket close frame
     assert_lives_on(client)
     wait_until(lambda: arcade.num_clients == 0)
 
@@ -223,7 +223,7 @@ def test_clients_beyond_the_limit_are_told_to_come_again(client, monkeypatch):
 
 
 def test_a_client_that_does_not_listen_is_not_played_on(client, arcade):
-    """So its frames pile up nowhere: the server waits until it has heard the last ones."""
+    """The server waits until the client has received the last frames, so that they pile up nowhere."""
     taken = arcade.num_taken
     with client(max_queue=1, close_timeout=0) as it, client() as other:
         it.tell(START)
@@ -248,7 +248,7 @@ def wait_until(condition, seconds=20):
 
 
 def wait_until_still(count):
-    """Until it has stayed the same for half a second."""
+    """Waits until a count has stayed the same for half a second."""
     last = None
     while last != (last := count()):
         time.sleep(0.5)

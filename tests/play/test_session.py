@@ -13,19 +13,19 @@ from genie.sources.twin import RealGame
 from genie.world import WorldError
 from genie.world.maskgit import Sampling
 
-LEVEL, DEADLY_LEVEL = 0, 3  # in the second, the policy dies in its fifth frame
+LEVEL, DEADLY_LEVEL = 0, 3  # in the deadly level, the policy dies in its fifth frame
 PRESSES = (0, 3, 1, 4, 4, 2)
 
 
 def likeness(one_HWC, other_HWC):
-    """PSNR by its definition."""
+    """Returns the PSNR by its definition."""
     mse = np.mean((one_HWC.astype(float) - other_HWC) ** 2) / 255**2
     return -10 * np.log10(mse)
 
 
 @pytest.fixture
 def begin(shared_world, tiny_params):
-    """Opens a session that frames are drawn at random in, unless told otherwise; all are closed at the end."""
+    """Opens sessions that sample frames at random unless set otherwise; all are closed at the end."""
     sessions = []
 
     def begin(**settings):
@@ -40,7 +40,7 @@ def begin(shared_world, tiny_params):
 
 
 def ask(session, message):
-    """The facts and the frames of a reply."""
+    """Sends a message; returns the facts and the frames of the reply."""
     facts, _, pixels = session.answer(message).partition(b"\n")
     return json.loads(facts), np.frombuffer(pixels, np.uint8).reshape(-1, 64, 64, 3)
 
@@ -70,7 +70,7 @@ def test_the_same_start_seed_and_presses_give_the_same_replies(begin, start):
     first = played(begin(), start)
     assert first == played(begin(), start)
     other = played(begin(seed=1), start)
-    assert first[0] == other[0]  # the prompt itself is not drawn
+    assert first[0] == other[0]  # the prompt is not sampled
     assert first[1:] != other[1:]
 
 
@@ -231,7 +231,7 @@ def test_nothing_goes_on_before_a_start(begin, message):
 
 
 def test_a_simulator_that_lacks_a_library_is_told(tiny_world, tiny_params, monkeypatch):
-    """As on a slim image without libGL."""
+    """As in a slim container image without libGL."""
 
     def lacking(*_):
         raise OSError("libGL.so.1: cannot open shared object file: No such file or directory")

@@ -1,4 +1,4 @@
-"""In a real pseudo-terminal: a child process plays, and we are the one who types and reads."""
+"""Play in a real pseudo-terminal: a child process plays, and the test types and reads."""
 
 import fcntl
 import os
@@ -31,12 +31,12 @@ except TerminalError as error:
     sys.exit(str(error))
 print("over")
 """
-SECONDS = 60  # after which a silent child is taken for dead
+SECONDS = 60  # without output before the child counts as dead
 CELL = re.compile(r"(?:\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m)?▀")
 
 
 def pixels(text):
-    """The frame that half blocks show: (64, 64, 3)."""
+    """Returns the frame that half blocks show, `(64, 64, 3)`."""
     colours, last = [], None
     for cell in CELL.finditer(text):
         last = tuple(map(int, cell.groups())) if cell[1] else last
@@ -46,13 +46,13 @@ def pixels(text):
 
 
 class Typist:
-    """Our end of the terminal."""
+    """The test's end of the terminal."""
 
     def __init__(self, terminal):
         self.terminal = terminal
 
     def read_until(self, mark):
-        """All that the child writes, up to and with a mark."""
+        """Returns all that the child writes, up to and including a mark."""
         read = b""
         while mark.encode() not in read:
             assert select.select([self.terminal], [], [], SECONDS)[0], f"no {mark!r} after {read[-200:]!r}"
@@ -60,7 +60,7 @@ class Typist:
         return read.decode()
 
     def screen(self):
-        """The next screen, drawn to its end."""
+        """Returns the next fully drawn screen."""
         return self.read_until("x quit\x1b[K\x1b[J")
 
     def type(self, keys):
@@ -75,7 +75,7 @@ class Typist:
 
 @contextmanager
 def playing(folder, columns=80, lines=40):
-    """A child that plays a world in a terminal of that size."""
+    """Runs a child that plays a world in a terminal of that size."""
     ours, theirs = pty.openpty()
     typist = Typist(ours)
     typist.resize(columns, lines)
@@ -97,7 +97,7 @@ def playing(folder, columns=80, lines=40):
 
 @pytest.fixture
 def folder(tiny_world, tmp_path):
-    """A world, saved; its weights are rounded then."""
+    """Folder of a saved world; saving rounds its weights."""
     tiny_world.save_pretrained(tmp_path / "castle")
     return tmp_path / "castle"
 

@@ -1,4 +1,4 @@
-"""A world is played where no simulator, HDF5, MLflow, DVC or accelerate is installed."""
+"""A world can be played without the simulator, HDF5, MLflow, DVC and accelerate installed."""
 
 import json
 import os
@@ -31,8 +31,8 @@ COMMAND = "from genie.cli import app; app()"
 
 
 def python(missing, program, *arguments, cwd):
-    """The words that run a program where these packages cannot be imported, from a folder outside the project."""
-    # huggingface-hub needs filelock itself.
+    """Returns `subprocess` arguments to run a program without these packages, in a folder outside the project."""
+    # huggingface-hub itself needs filelock.
     missing = set(missing) - {"filelock"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", WITHOUT.format(missing=sorted(missing)) + program, *arguments]
@@ -59,7 +59,7 @@ def test_samples_are_drawn_of_an_exported_world(tmp_path, tiny_world):
 
 @pytest.fixture
 def address(tmp_path, tiny_world):
-    """Of `genie play` without the pipeline."""
+    """Address of `genie play` without the pipeline."""
     tiny_world.save_pretrained(tmp_path / "castle")
     words = ["play", "--world", "castle", "--no-open", "--port", "0"]
     with subprocess.Popen(**python(PIPELINE, COMMAND, *words, cwd=tmp_path), stdout=subprocess.PIPE) as process:

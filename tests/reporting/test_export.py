@@ -58,7 +58,7 @@ def test_the_card_tells_metrics_and_command(pipeline, tiny_world):
     for model in (tiny_world.tokenizer, tiny_world.dynamics, tiny_world.steering):
         model.fingerprint = fingerprint(model)
     Path("data/metrics").mkdir()
-    # As git has them: a run may be under way.
+    # From git: a pipeline run may be changing the files.
     for name in ("collect", "tokenizer", "lam", "motion", "steering", "dynamics", "evaluate"):
         git = ["git", "show", f":data/metrics/{name}.json"]
         metrics = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -18,7 +18,7 @@ MACHINE = {"peak": 2.0, "utilisation": 0.25}
 
 @pytest.fixture(scope="module")
 def plans(tiny_params):
-    """The tiny scale on 1, 2 and 4 devices, at 1000 bytes a frame."""
+    """Plans of the tiny scale on 1, 2 and 4 devices, at 1000 bytes per frame."""
     return {devices: make_plan(tiny_params, 1000.0, devices=devices, **MACHINE) for devices in (1, 2, 4)}
 
 

@@ -33,7 +33,7 @@ LAM = "fingerprint of the LAM"
 
 
 def noisy(model):
-    """Random weights all over: fresh models, whose last layers are zero, dream the same whatever the action."""
+    """Randomises all weights: in fresh models the last layers are zero, so that actions do not change the dream."""
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
     return model
@@ -41,7 +41,7 @@ def noisy(model):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_tree):
-    """What the pipeline leaves behind that sampling reads: params, models, held-out frames and their actions."""
+    """Outputs of the pipeline that sampling reads: params, models, held-out frames and their actions."""
     root, rng = tmp_path_factory.mktemp("trained"), np.random.default_rng(0)
     torch.manual_seed(0)
     YAML().dump(tiny_tree | {"evaluate": {**tiny_tree["evaluate"], "horizon": HORIZON}}, root / "params.yaml")
@@ -76,7 +76,7 @@ def trained(tmp_path_factory, tiny_tree):
 
 @pytest.fixture
 def project(trained, tmp_path, monkeypatch):
-    """A copy of it to work in."""
+    """A copy of `trained` as the working directory."""
     root = shutil.copytree(trained, tmp_path / "project")
     monkeypatch.chdir(root)
     return root
@@ -92,7 +92,7 @@ def genie_sample(*words):
 
 
 def fault_of(*words):
-    """The one line in which the command ends."""
+    """Runs the command, which must fail; returns its one-line error."""
     ran = genie_sample(*words)
     assert ran.exit_code == 1
     assert ran.stdout == ""
@@ -102,7 +102,7 @@ def fault_of(*words):
 
 
 def panel(path, picture, column):
-    """One world's part of a GIF's picture, at three screen pixels a pixel, two of them left out."""
+    """Returns one world's part of a GIF's picture, reduced from three screen pixels per pixel to one."""
     with Image.open(path) as gif:
         gif.seek(picture)
         sheet = np.asarray(gif.convert("RGB"))
@@ -186,7 +186,7 @@ def test_a_picture_becomes_its_centre_square(tmp_path, mode, size):
     assert frames_THWC.min() == 255
 
 
-@pytest.mark.parametrize("side", [5000, 10_000, 14_000])  # too large for us, where Pillow warns, where it refuses
+@pytest.mark.parametrize("side", [5000, 10_000, 14_000])  # beyond our limit, Pillow's warning and Pillow's error
 def test_a_picture_that_unpacks_without_bound_is_refused(tmp_path, side):
     Image.new("1", (side, side)).save(tmp_path / "bomb.png")
     with pytest.raises(PromptError, match=r"bomb.png: has more than 24 million pixels; scale it down"):
@@ -194,7 +194,7 @@ def test_a_picture_that_unpacks_without_bound_is_refused(tmp_path, side):
 
 
 def test_a_large_photograph_is_decoded_small(tmp_path):
-    """It is the same picture, and takes less memory than its pixels would."""
+    """The picture is the same, and takes less memory than its full-size pixels would."""
     gradient = Image.linear_gradient("L").resize((8000, 6000)).convert("RGB")
     gradient.save(tmp_path / "large.jpg", quality=95)
     gradient.reduce(8).save(tmp_path / "small.png")
@@ -206,7 +206,7 @@ def test_a_large_photograph_is_decoded_small(tmp_path):
         int(subprocess.check_output([sys.executable, "-c", f"{read}; {peak}", tmp_path / name]))
         for name in ("large.jpg", "small.png")
     ]
-    assert peaks[0] - peaks[1] < 50_000  # KiB; its pixels take 141,000
+    assert peaks[0] - peaks[1] < 50_000  # KiB; the full-size pixels take 141,000
 
 
 def test_what_is_no_picture_is_refused(project):

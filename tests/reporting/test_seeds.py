@@ -16,7 +16,7 @@ SUMMARY = METRICS_FOLDER / "seeds.json"
 
 
 def run_of(seed: int, perplexity: float) -> Run:
-    """A healthy run, but for its perplexity."""
+    """Returns a run that is healthy except for its perplexity."""
     lam = {"codebook_perplexity": perplexity, "information": 0.8}
     others = {"motion": {"motion_error": 1.0}, "steering": {"arrow_bits": 0.5}, "evaluate": {"psnr": 20.0}}
     return Run(seed, {"lam": lam, "dynamics": {"cross_entropy": 2.0 + seed}, **others})
@@ -39,7 +39,7 @@ def project(tmp_path, monkeypatch):
             (tmp_path / f"data/metrics/{name}.json").write_text(json.dumps(values))
         tree = json.loads(params)
         tree["lam"]["seed"] = seed
-        (tmp_path / "params.yaml").write_text(json.dumps(tree))  # which is YAML
+        (tmp_path / "params.yaml").write_text(json.dumps(tree))  # JSON is valid YAML
         git("add", "--all")
         git("commit", "--quiet", "--message", f"seed {seed}")
         revisions.append(git("rev-parse", "HEAD"))

@@ -22,7 +22,7 @@ def recorded(collected):
 
 
 def index_of(past_THWC, frames):
-    """Where in the split a past ends, or None: the branched play goes on for longer than the recorded one."""
+    """Returns where in the split a past ends, or None: the branched play continues longer than the recorded one."""
     ends = np.flatnonzero((frames == past_THWC[-1]).all((1, 2, 3)))
     whole = [end for end in ends if end >= PAST - 1 and np.array_equal(frames[end - PAST + 1 : end + 1], past_THWC)]
     return whole[0] if whole else None

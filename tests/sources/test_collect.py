@@ -96,7 +96,7 @@ def test_metrics_agree_with_the_files(collected):
 
 
 def replayed_episodes(params, attributes, num_frames):
-    """The slow and obvious way: step the simulator by hand and keep whole lives in lists."""
+    """Slow reference: steps the simulator by hand and keeps whole lives in lists."""
     engine = open_engine(
         params.num_envs,
         num_threads=0,
@@ -242,7 +242,7 @@ def test_interruption_leaves_what_was_there(collect_params, tmp_path, monkeypatc
 
 @pytest.fixture
 def begun(collect_params, tmp_path, monkeypatch):
-    """The folder of two shards that an interrupted `collect` has finished, in the working directory."""
+    """Folder of the two shards that an interrupted `collect` finished, in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     recording = iter([collect_module._record] * 2 + [interrupted])
@@ -289,7 +289,7 @@ def test_a_shard_that_another_program_has_locked_is_not_recorded_anew(collect_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     with monkeypatch.context() as stopped:
-        stopped.setattr("genie.data.parallel_writing._move", lambda *_: None)  # all is recorded, and waits
+        stopped.setattr("genie.data.parallel_writing._move", lambda *_: None)  # all is recorded, but not moved
         collect(collect_params, tmp_path / "frames", resume=True)
     shards = sorted((tmp_path / ".cache").rglob("*.h5"))
     with ExitStack() as stack:

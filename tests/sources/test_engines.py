@@ -6,7 +6,7 @@ import numpy as np
 from genie.sources.engines import distribution, open_engine
 from tests.conftest import ROOT
 
-# Of levels without backgrounds, which alone differ between the packages.
+# Of levels without backgrounds: only backgrounds differ between the packages.
 STATES = ROOT / "tests/assets/simulator/states.json"
 
 
@@ -18,7 +18,7 @@ def digest(parts):
 
 
 def test_every_package_plays_the_same_game():
-    """Frames, lives, levels and saved states are those that the first package gave."""
+    """Frames, lives, levels and saved states equal those of the first package."""
     engine = open_engine(
         4,
         1,

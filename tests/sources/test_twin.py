@@ -7,7 +7,7 @@ from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.sources.twin import RealGame
 
 RIGHT = EFFECTIVE_ACTIONS.index("right")
-LEVEL, DEADLY_LEVEL = 0, 3  # in the second, the policy dies in its fifth frame
+LEVEL, DEADLY_LEVEL = 0, 3  # in the deadly level, the policy dies in its fifth frame
 
 
 @pytest.fixture
@@ -53,6 +53,6 @@ def test_a_life_that_ends_leaves_a_shorter_beginning(tiny_params):
 
 def test_a_life_ends(game):
     game.begin(4)
-    ends = [game.step(RIGHT)[1] for _ in range(260)]  # the simulator gives a life 1000 steps, four a frame
+    ends = [game.step(RIGHT)[1] for _ in range(260)]  # a life lasts 1000 simulator steps, four per frame
     assert any(ends)
     assert not ends[0]

@@ -1,4 +1,4 @@
-"""README and docs describe the code as it is: commands run, files exist, figures are those in git."""
+"""README and docs match the code: commands run, files exist, figures are those in git."""
 
 import json
 import re
@@ -26,7 +26,7 @@ INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.MU
 
 
 def commands(program: str) -> list[list[str]]:
-    """The words of every command of a program that the pages show, without the program and comments."""
+    """Returns the arguments of every command of a program that the pages show, without comments."""
     lines = [line for block in BLOCKS for line in block.splitlines()] + INLINE
     starts = re.compile(rf"(?:\w+=\S+ )?{program} (.*)")
     found = [starts.match(line.strip()) for line in lines]
@@ -34,7 +34,7 @@ def commands(program: str) -> list[list[str]]:
 
 
 def files_in_tree() -> Iterator[str]:
-    """Every path of the file tree, folders with a slash at the end."""
+    """Yields every path of the file tree; folders end in a slash."""
     tree = next(block for block in BLOCKS if block.startswith("params.yaml "))
     folders = []
     for line in tree.splitlines():
@@ -46,18 +46,18 @@ def files_in_tree() -> Iterator[str]:
 
 
 def rows_of(table: str) -> list[list[str]]:
-    """The cells of each line of a table in Markdown."""
+    """Returns the cells of each line of a Markdown table."""
     return [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.strip().splitlines()]
 
 
 def metrics_in_git() -> dict[str, dict]:
-    """All metrics, by the names of their files."""
+    """Returns all metrics by the names of their files."""
     files = subprocess.run(["git", "ls-files", "data/metrics"], cwd=ROOT, capture_output=True, text=True, check=True)
     return {Path(path).stem: json.loads(in_git(path)) for path in files.stdout.split()}
 
 
 def in_git(path: str) -> str:
-    """A file as it is staged, or else committed: running the pipeline again, elsewhere, may change the last digits."""
+    """Returns a file as staged, or else committed: a rerun of the pipeline elsewhere may change the last digits."""
     git = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert git.returncode == 0, f"{path} is not in git: {git.stderr.strip()}"
     return git.stdout
@@ -83,7 +83,7 @@ def test_dvc_understands_its_commands(monkeypatch):
     parser = get_main_parser()
     for words in commands("dvc"):
         line = re.sub(r"\$\(genie scale (\w+) --flags\)", lambda scale: scale_flags(scale[1]), " ".join(words))
-        parser.parse_args(line.split())  # exits where it does not
+        parser.parse_args(line.split())  # exits if it does not
 
 
 def test_params_exist():
@@ -137,7 +137,7 @@ def test_the_headline_figures_are_of_that_table():
 
 
 def test_what_is_told_of_the_shipped_world_is_what_its_card_tells():
-    """And it is played by the default run's latent actions, through a tokenizer of more steps."""
+    """The shipped world uses the default run's latent actions and a tokenizer trained for more steps."""
     card = (SHIPPED / "README.md").read_text()
     measured = dict(re.findall(r"^\| (\w+ `\w+`) \| ([\d.,]+) \|", card, re.MULTILINE))
     assert len(measured) > 30

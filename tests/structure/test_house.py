@@ -14,12 +14,12 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
-RUN_NOT_IMPORTED = {"dvc", "websockets", "nvidia-ml-py"}  # the second by uvicorn, the third by MLflow
-SIMULATORS = {"procgen", "procgen-mirror", "procgen-gym"}  # one for each Python
+RUN_NOT_IMPORTED = {"dvc", "websockets", "nvidia-ml-py"}  # websockets by uvicorn, nvidia-ml-py by MLflow
+SIMULATORS = {"procgen", "procgen-mirror", "procgen-gym"}  # one per Python version
 
 
 def declared_dependencies(*extras: str) -> set[str]:
-    """Names under `dependencies`, and under these extras; Python 3.10 has no TOML parser, and these lists need none."""
+    """Returns names in `dependencies` and these extras; Python 3.10 has no TOML parser, and these lists need none."""
     names = set()
     for key in ("dependencies", *extras):
         listed = PYPROJECT.partition(f"\n{key} = [\n")[2].partition("\n]")[0]
@@ -28,7 +28,7 @@ def declared_dependencies(*extras: str) -> set[str]:
 
 
 def third_party_imports() -> dict[str, set[str]]:
-    """What the package and the stages import, each with the distributions that provide it."""
+    """Returns what the package and the stages import, each with the distributions that provide it."""
     roots = set()
     for path in [*ROOT.glob("genie/**/*.py"), *ROOT.glob("stages/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -42,7 +42,7 @@ def third_party_imports() -> dict[str, set[str]]:
 
 
 def fake_python(path: Path, version: str) -> None:
-    """A script that answers as a Python of that version and writes what it installs to `log`."""
+    """Writes a script that acts as a Python of that version and logs what it installs to `log`."""
     path.write_text(f"""#!/bin/sh
 case "$*" in
     -c*) echo {version};;
@@ -54,7 +54,7 @@ esac
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs the Makefile in a folder of its own that holds nothing else of the project."""
+    """Runs the Makefile in a folder that holds nothing else of the project."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
             copy(ROOT / name, folder)

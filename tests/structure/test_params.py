@@ -1,4 +1,4 @@
-"""`params.yaml` is the one truth: all of it is typed, explained and used."""
+"""`params.yaml` is the single source of truth: all of it is typed, explained and used."""
 
 import ast
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TREE = read_yaml(ROOT / "params.yaml")
 
 
 def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Every value by its dotted key."""
+    """Returns every value by its dotted key."""
     flat = {}
     for key, value in tree.items():
         flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -25,7 +25,7 @@ def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Every typed key, dotted, and whether it has no default."""
+    """Yields every typed key, dotted, and whether it has no default."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
@@ -33,7 +33,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool
 
 
 def outside_validators(node: ast.AST) -> Iterator[ast.AST]:
-    """A syntax tree's nodes but for those of pydantic's validators, which only compare values."""
+    """Yields a syntax tree's nodes except those of pydantic's validators, which only compare values."""
     decorators = getattr(node, "decorator_list", [])
     if not any("model_validator" in ast.unparse(decorator) for decorator in decorators):
         yield node

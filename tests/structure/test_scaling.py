@@ -1,4 +1,4 @@
-"""docs/scaling.md tells what the code counts, and shows commands that exist."""
+"""docs/scaling.md states what the code counts, and shows commands that exist."""
 
 import re
 import shlex
@@ -22,13 +22,13 @@ COMMANDS = [
 
 
 def commands(program: str) -> list[list[str]]:
-    """The words of every command of a program, without the program and comments."""
+    """Returns the arguments of every command of a program, without comments."""
     return [shlex.split(line, comments=True)[1:] for line in COMMANDS if line.startswith(f"{program} ")]
 
 
 @pytest.fixture
 def committed(tmp_path, monkeypatch):
-    """A folder with what plans are made of as it is staged, or else committed: `genie scale` may have changed it."""
+    """A folder with the inputs of plans as staged, or else committed: `genie scale` may have changed them."""
     for path in ["params.yaml", "data/metrics/collect.json", *(f"scales/{p.name}" for p in ROOT.glob("scales/*.yaml"))]:
         git = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=True)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def test_genie_understands_its_commands():
 def test_dvc_understands_its_commands():
     assert len(commands("dvc")) > 5
     for words in commands("dvc"):
-        get_main_parser().parse_args(words)  # exits where it does not
+        get_main_parser().parse_args(words)  # exits if it does not
 
 
 def test_the_plugin_is_of_the_version_that_fits():

@@ -1,4 +1,4 @@
-"""`dvc.yaml` says all that a stage reads and writes: DVC does not follow imports, nor read scripts."""
+"""`dvc.yaml` declares all that a stage reads and writes: DVC neither follows imports nor reads scripts."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ PARAMS = read_yaml(ROOT / "params.yaml")
 NAMES = list(STAGES)
 MODULES = sorted(ROOT.glob("genie/**/*.py"))
 
-# Which package may import which: its own, and those below it.
+# A package may import itself and packages of lower layers.
 LAYERS = {
     "core": 0,
     "distributed": 1,
@@ -34,12 +34,12 @@ LAYERS = {
 }
 
 
-# Bench opens a world as play does.
+# Imports within a layer: bench opens a world as play does.
 SIBLINGS = {"bench": {"play"}}
 
 
 def declared(stage: str, *kinds: str) -> set[str]:
-    """The paths under some of a stage's headings (`deps`, `outs`, `metrics`)."""
+    """Returns the paths under some of a stage's keys (`deps`, `outs`, `metrics`)."""
     entries = [entry for kind in kinds for entry in STAGES[stage].get(kind, ())]
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
 
@@ -91,12 +91,11 @@ def test_params_are_the_sections_or_keys_a_script_reads(stage):
     script = ast.unparse(ast.parse((ROOT / f"stages/{stage}.py").read_text()))
     expected = set()
     for section, key in re.findall(r"\bparams\.(\w+)(?:\.(\w+))?", script):
-        # Of runtime only precision can change a result, and a training's the compiler; the simulator computes in
-        # integers.
+        # In `runtime` only the precision changes results, and in training the compiler; the simulator uses integers.
         key = "precision" if section == "runtime" else key
         if section == "runtime" and stage.startswith("train_"):
             expected.add("runtime.compile")
-        # The latent action model's kind, seed and shape are one thing to `of_kind`, which reads them all.
+        # `of_kind` reads all of the latent action model's section: kind, seed and shape.
         expected.add(f"{section}.{key}" if key in PARAMS[section] and section != "lam" else section)
     assert set(STAGES[stage]["params"]) == expected - ({"runtime.precision"} if stage == "collect" else set())
 
@@ -114,7 +113,7 @@ def test_every_data_path_in_a_script_is_declared(stage):
 def test_a_stage_runs_as_the_module_of_its_name(stage):
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
     assert "desc" in STAGES[stage]
-    assert "persist" not in str(STAGES[stage])  # it would switch off the run cache
+    assert "persist" not in str(STAGES[stage])  # it would disable the run cache
 
 
 def test_every_script_is_a_short_stage():
@@ -127,7 +126,7 @@ def test_every_script_is_a_short_stage():
 def test_package_files_hold_no_code():
     for path in ROOT.glob("genie/**/__init__.py"):
         body = ast.parse(path.read_text()).body
-        if path.parent.name != "world":  # whose users need not know where the world is
+        if path.parent.name != "world":  # re-exports names, so that users need not know their modules
             assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
 
 

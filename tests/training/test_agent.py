@@ -1,4 +1,4 @@
-"""The agent is found where a camera follows it and where none does, of made scenes and of real games."""
+"""The agent is found with and without a camera that follows it, in synthetic scenes and in real games."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ AGENT, FISH = (40, 200, 110), ((250, 150, 20), (190, 60, 50))
 
 
 class Sea:
-    """A still texture; fish that swim straight on, each of its colour; and an agent that turns at every step."""
+    """A static texture, fish of different colours that swim straight, and an agent that turns at every step."""
 
     def __init__(self, *, has_agent: bool, has_fish: bool = True):
         rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def few_clips(monkeypatch):
 
 @pytest.fixture(scope="module")
 def bigfish(tiny_params, tmp_path_factory) -> EpisodeStore:
-    """Real frames of a game whose camera stands still."""
+    """Real frames of a game with a static camera."""
     folder = tmp_path_factory.mktemp("bigfish") / "frames"
     game = {"env_name": "bigfish", "policy": "uniform", "num_envs": 8, "shard_frames": 1600}
     sizes = {"frames": tiny_params.collect.frames.model_copy(update={"train": 1600})}
@@ -92,7 +92,7 @@ def test_in_a_real_game_the_actions_move_what_is_tracked(bigfish, tiny_params, c
     frames_MHWC = torch.from_numpy(bigfish.read(0, bigfish.num_frames))
     moved_Sd = lam.places(frames_MHWC).diff(dim=0).numpy()
     actions = bigfish.actions()[:-1]
-    # Procgen's first nine actions are the directions: three columns, left to right, of three rows, the bottom first.
+    # Procgen's first nine actions are directions: three columns from left to right, each of three rows from the bottom.
     left, right = (moved_Sd[np.isin(actions, [3 * column, 3 * column + 1, 3 * column + 2]), 0] for column in (0, 2))
     below, above = (moved_Sd[(actions < 9) & (actions % 3 == row), 1] for row in (0, 2))
     assert np.median(right) - np.median(left) > 3

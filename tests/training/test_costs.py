@@ -19,12 +19,12 @@ MODELS = (
     "motion",
     "steering",
     "dynamics",
-)  # the latent action model by its kind
+)  # latent action models by kind
 FLOAT = 4  # bytes
 
 
 class Hand(nn.Module):
-    """A model whose costs can be told by hand: a convolution, then a linear layer."""
+    """A model whose costs can be counted by hand: a convolution, then a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -35,15 +35,15 @@ class Hand(nn.Module):
 
 
 def newton_schulz(shape):
-    """FLOPs that make one weight orthogonal."""
+    """Returns the FLOPs that orthogonalise one weight."""
     small, large = sorted((shape[0], math.prod(shape[1:])))
-    if large >= 2 * small:  # by the Gram matrix: made once, four of five iterations of four products, applied once
+    if large >= 2 * small:  # by the Gram matrix: computed once, four of five iterations of four products, applied once
         return 2 * (2 * small * small * large + (1 + 4 * 4) * small**3)
     return 5 * 2 * (small * small * large + small**3 + small * small * large)
 
 
 def of_batch(params, model, size):
-    """The same params at another batch size."""
+    """Returns the same params with another batch size."""
     section = getattr(params, model)
     if model == "lam":
         own = getattr(section, section.kind).model_copy(update={"batch_size": size})
@@ -83,7 +83,7 @@ def test_the_dynamics_told_by_formula(tiny_params):
     frames = 2 * steps  # clean and masked ones
     patch = token_width * size**2
     block = 2 * 4 * width**2 + 8 * width**2 + 2 * width * (places + frames)
-    entered = (frames + steps + 1) * places * patch * width  # the frames, and those before them, each once
+    entered = (frames + steps + 1) * places * patch * width  # the frames, and the distinct frames before them
     products = entered + frames * places * settings.num_layers * block
     products += steps * places * width * patch + steps * 256 * token_width * num_codes
     assert costs.model_flops == 3 * 2 * settings.batch_size * products
@@ -97,8 +97,8 @@ def test_motion_compensation_told_by_formula(tiny_params):
     steps, places, width = settings.window - 1, 256 // settings.patch_size**2, settings.width
     patch = width * settings.patch_size
     learnt = (steps + 1) * places * patch * width
-    of_what_is_given = (steps + 1) * 2 * width  # has no gradient
-    predicted = steps * HIDDEN * (2 * REMEMBERED + 32 * 32 + HIDDEN + 2)  # nor has this, nor its weights
+    of_what_is_given = (steps + 1) * 2 * width  # needs no gradient
+    predicted = steps * HIDDEN * (2 * REMEMBERED + 32 * 32 + HIDDEN + 2)  # nor does this, nor its weights
     tokenizer = build("tokenizer", tiny_params).eval()
     with FlopCounterMode(display=False) as of_tokenizer:
         frames_BHWC = tokenizer.decode(torch.zeros(settings.window, 256, dtype=torch.int64))
@@ -110,7 +110,7 @@ def test_motion_compensation_told_by_formula(tiny_params):
 
 @pytest.fixture(params=MODELS)
 def model_and_params(request, tiny_params):
-    """A model's name, and params with the kind of latent action model in place."""
+    """A model's name, and params with its kind of latent action model."""
     if request.param in ("surprise", "pixels"):
         return "lam", tiny_params.model_copy(update={"lam": tiny_params.lam.model_copy(update={"kind": request.param})})
     return request.param, tiny_params
@@ -122,7 +122,7 @@ def test_tensors_without_values_cost_what_real_ones_do(model_and_params, bf16):
     network = build(model, params)
     real = count_step(network, blank_batch(model, params), training_params(model, params), bf16)
     fake = step_costs(model, params, bf16)
-    # In bf16 torch's stand-ins keep the statistics of norms in another precision than its CPU kernels do.
+    # In bf16, torch's fake tensors keep the statistics of norms in another precision than its CPU kernels.
     assert fake.activation_bytes == pytest.approx(real.activation_bytes, rel=0.005 if bf16 else 0)
     assert replace(fake, activation_bytes=0) == replace(real, activation_bytes=0)
     assert real.parameters == sum(parameter.numel() for parameter in network.parameters())

@@ -1,6 +1,6 @@
-"""Golden loss curves: a refactor that changes what is computed is seen, and one that does not is left alone.
+"""Golden loss curves: a refactor that changes what is computed fails, and one that does not passes.
 
-They are kept in `tests/assets/losses/`, made in one thread, and written anew, where a change is meant, by
+They are kept in `tests/assets/losses/` and made in one thread. After an intended change, rewrite them with
 
     pytest tests/training/test_golden.py --write-golden
 """
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4  # relative; other instruction sets (SSE4 to AVX2) were within 
 
 
 def losses_of(job, accelerator) -> np.ndarray:
-    """The loss at every step."""
+    """Returns the loss at every step."""
     name, params, build, dataset = job
     resume = ResumeStore(name, params, accelerator, {})
     curve = train(build(), dataset, params, accelerator, NullTracker(), resume, lambda model, step: {})
@@ -40,7 +40,7 @@ def test_losses_are_those_kept(golden_job, accelerator, request):
 
 @pytest.mark.parametrize("golden_job", JOBS, indirect=True)
 def test_the_tolerance_sees_a_small_change(golden_job, accelerator):
-    """A hundredth more of the learning rate is a change."""
+    """A learning rate 1% higher is detected."""
     name, params, build, dataset = golden_job
     losses = losses_of((name, params.model_copy(update={"lr": 1.01 * params.lr}), build, dataset), accelerator)
     assert losses != pytest.approx(np.loadtxt(ASSETS / f"{name}.txt"), rel=TOLERANCE)

@@ -12,11 +12,11 @@ from genie.training.step import lr_factor, make_optimizers
 
 
 class Interrupted(Exception):
-    """Stands for whatever ends a run early."""
+    """Stand-in for any error that ends a run early."""
 
 
 class Recorder(NullTracker):
-    """Keeps what the loop tells; raises at a step."""
+    """Records what the loop logs; raises at a step."""
 
     def __init__(self, run_id="first", stop_at=None):
         self.run_id, self.stop_at = run_id, stop_at
@@ -32,7 +32,7 @@ class Recorder(NullTracker):
 
 
 def validate(model, step):
-    """Draws a random number as a sloppy validation might: a resumed run must not notice."""
+    """Draws a random number, as a careless validation might: it must not affect a resumed run."""
     assert not model.training
     return {"draw": torch.rand(()).item(), "step": float(step)}
 
@@ -41,7 +41,7 @@ def run(job, accelerator, tracker=None, inputs=None):
     name, params, build, dataset = job
     model, resume = build(), ResumeStore(name, params, accelerator, inputs or {})
     curve = train(model, dataset, params, accelerator, tracker or Recorder(), resume, validate)
-    resume.clear()  # as the stages do when they have written their outs
+    resume.clear()  # as stages do after writing their outputs
     return model, curve
 
 
@@ -146,7 +146,7 @@ def test_weight_decay_is_on_matrices_only(tiny_params):
 
 
 class Explosive(nn.Module):
-    """Its loss is not finite from its fourth batch on."""
+    """A model whose loss is not finite from its fourth batch on."""
 
     def __init__(self):
         super().__init__()

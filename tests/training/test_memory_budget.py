@@ -1,4 +1,4 @@
-"""What cannot fit is refused, and what can is not."""
+"""Settings that cannot fit in memory are refused, and those that can are not."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def test_a_gpu_holds_its_share_alone_of_what_is_sharded(tiny_params, monkeypatch
 
 
 def test_processes_of_a_machine_share_its_memory(tiny_params, monkeypatch):
-    """As torchrun starts them: each has weights and frames of its own, and its share of the batch."""
+    """Processes as torchrun starts them: each has its own weights and frames, and its share of the batch."""
     costs = step_costs("tokenizer", tiny_params)
     own = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes + budget.PROCESS_BYTES
     own += tiny_params.collect.frames.train * 64 * 64 * 3
@@ -114,7 +114,7 @@ print(torch.get_num_threads(), int((small * small).count_nonzero()))
 
 
 def test_it_makes_no_thread_that_would_compute_with_denormal_numbers(tiny_tree, tmp_path):
-    """Threads take over how denormal numbers are treated when they are made: `make_accelerator` must come first."""
+    """Threads inherit the treatment of denormal numbers when they are created: `make_accelerator` must come first."""
     YAML().dump(tiny_tree, tmp_path / "params.yaml")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(

@@ -14,7 +14,7 @@ def test_singular_values_become_about_one_and_directions_stay(shape, dtype):
     singular = torch.linalg.svdvals(made)
     assert singular.min() > 0.3
     assert singular.max() < 1.3
-    # The slow and obvious reference: the nearest orthogonal matrix.
+    # Slow reference: the nearest orthogonal matrix.
     alignment = (made * (u @ v)).sum() / (made.norm() * (u @ v).norm())
     assert alignment > 0.97
 
@@ -22,7 +22,7 @@ def test_singular_values_become_about_one_and_directions_stay(shape, dtype):
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (16, 32)])
 @pytest.mark.parametrize("rank", [3, 16], ids=["few directions", "all directions"])
 def test_products_of_the_short_side_do_what_those_of_the_whole_matrix_do(shape, rank):
-    """The slow and obvious reference: the polynomial of the matrix itself, in double precision."""
+    """Compares with a slow reference: the polynomial of the matrix itself, in double precision."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape[0], rank, generator=generator) @ torch.randn(rank, shape[1], generator=generator)
     matrix += 1e-3 * torch.randn(shape, generator=generator)

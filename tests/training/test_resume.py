@@ -78,7 +78,7 @@ def test_an_experiment_in_a_copy_finds_the_state_of_its_project(open_store, tmp_
 
 
 def test_a_full_disk_is_one_oserror_and_keeps_the_state_before(open_store):
-    """A limit on a file's size stands for the disk's: the same failing writes."""
+    """A file size limit stands in for a full disk: writes fail in the same way."""
     store = open_store()
     store.save(STATE)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

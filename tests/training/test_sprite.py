@@ -11,8 +11,8 @@ NUM_FRAMES = 64
 
 
 class Scene:
-    """A texture that scrolls, and what stays where it is: what `measure_staying` reads of a store. With `objects`, the
-    texture stands still and parts of it pass before it."""
+    """Stand-in for a store, with what `measure_staying` reads: a scrolling texture and boxes that stay in place. With
+    `objects`, the texture is static and parts of it move in front of it."""
 
     def __init__(self, *, speed: int, staying: tuple[Box, ...], objects: bool = False):
         rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ def test_a_latent_action_never_met_has_no_confidence():
 
 
 def test_counted_transition_by_transition(store):
-    """Against a slow obvious reference: one meeting after another."""
+    """Compares with a slow reference that counts transitions one by one."""
     effects, latents = true_actions_of(store), np.random.default_rng(0).integers(4, size=store.num_frames)
     latents[effects == NO_ACTION] = NO_ACTION
     met = np.zeros((4, 6), int)

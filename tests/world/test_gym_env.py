@@ -17,20 +17,20 @@ ENVS, EPISODE = 3, 4
 
 @pytest.fixture
 def folder(tiny_world, tmp_path):
-    """A world, saved."""
+    """Folder of a saved world."""
     tiny_world.save_pretrained(tmp_path / "castle")
     return tmp_path / "castle"
 
 
 @pytest.fixture
 def noisy_world(tiny_world):
-    """A world that draws lots."""
+    """A world that samples at random."""
     tiny_world.sampling = Sampling(maskgit_steps=2, temperature=1.0)
     return tiny_world
 
 
 def episode(env, actions, **start):
-    """All frames of an episode, the first included."""
+    """Returns all frames of an episode, including the first."""
     frame, _ = env.reset(**start)
     return np.stack([frame] + [env.step(action)[0] for action in actions])
 
@@ -97,11 +97,11 @@ def test_what_is_rendered(tiny_world, capsys):
     assert env.render() is None
     printed = capsys.readouterr().out
     assert printed.count("▀") == 2 * 64 * 32
-    assert re.findall(r"\x1b\[(\d+)A", printed) == ["32"]  # the second is drawn over the first
+    assert re.findall(r"\x1b\[(\d+)A", printed) == ["32"]  # the second frame is drawn over the first
 
 
 def test_a_batch_is_many_environments(tiny_world):
-    """Over the end of an episode, after which each draws its next prompt."""
+    """Also past the end of an episode, after which each environment draws its next prompt."""
     world = tiny_world
     many = GenieVectorEnv(ENVS, world, max_episode_steps=EPISODE)
     actions_SB = np.random.default_rng(0).integers(world.num_actions, size=(2 * EPISODE, ENVS))
@@ -113,7 +113,7 @@ def test_a_batch_is_many_environments(tiny_world):
     for index in range(ENVS):
         one, actions_S = GenieEnv(world), actions_SB[:, index]
         first = episode(one, actions_S[:EPISODE], seed=7 + index)
-        second = episode(one, actions_S[EPISODE + 1 :])  # the step that begins it heeds no action
+        second = episode(one, actions_S[EPISODE + 1 :])  # the step that resets it ignores its action
         alone_SHWC = np.concatenate([first, second]).astype(int)
         assert np.abs(shown_SBHWC[:, index] - alone_SHWC).max() <= 1
         assert infos["prompt"][index] == one.reset(seed=7 + index)[1]["prompt"]
@@ -162,7 +162,7 @@ def test_a_batch_takes_seeds_as_others_do(noisy_world):
     assert by_one[1]["prompt"].tolist() == by_each[1]["prompt"].tolist()
     draws = [many.reset(seed=[4, None, None])[1]["prompt"].tolist() for _ in range(8)]
     assert {draw[0] for draw in draws} == {by_one[1]["prompt"][0]}
-    assert len({tuple(draw) for draw in draws}) > 1  # the others go on
+    assert len({tuple(draw) for draw in draws}) > 1  # the others continue their random sequence
     with pytest.raises(EnvError, match="2 seeds for 3 environments"):
         many.reset(seed=[0, 1])
 

@@ -17,7 +17,7 @@ FILES = {"README.md", "config.json", "model.safetensors", "prompts.npz"}
 
 @pytest.fixture
 def folder(tiny_world, tmp_path):
-    """A world, saved."""
+    """Folder of a saved world."""
     tiny_world.save_pretrained(tmp_path / "castle")
     return tmp_path / "castle"
 
@@ -28,7 +28,7 @@ def played(world, prompt):
 
 
 def rounded(world, dtype):
-    """The same world, its weights rounded."""
+    """Returns the same world with its weights rounded to a dtype."""
     state = {name: tensor.to(dtype).to(tensor.dtype) for name, tensor in world.state_dict().items()}
     again = WorldModel(
         type(world.tokenizer)(world.tokenizer.config),
@@ -114,7 +114,7 @@ def test_it_is_saved_whole_or_not_at_all_and_beside_what_is_there(tiny_world, fo
     other.sampling = replace(tiny_world.sampling, maskgit_steps=9)
     long, short = tiny_world.prompts[:2]
     other.prompts = (long, Prompt(short.frames_THWC[:1], short.actions[:0], "", 0))
-    with pytest.raises(ValueError, match="same shape"):  # when weights and config have been written
+    with pytest.raises(ValueError, match="same shape"):  # after weights and config have been written
         other.save_pretrained(folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["castle"]
@@ -175,7 +175,7 @@ FRAMES, NO_ACTIONS = np.zeros((2, 1, 64, 64, 3), np.uint8), np.zeros((2, 0), np.
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"frames": np.array([{}], object), "actions": NO_ACTIONS, "seeds": np.arange(2)},  # which only a pickle holds
+        {"frames": np.array([{}], object), "actions": NO_ACTIONS, "seeds": np.arange(2)},  # needs pickle
         {"frames": FRAMES, "actions": NO_ACTIONS},
         {"frames": FRAMES[1:], "actions": NO_ACTIONS, "seeds": np.arange(2)},
         {"frames": FRAMES[..., :32, :], "actions": NO_ACTIONS, "seeds": np.arange(2)},
@@ -218,7 +218,7 @@ def test_the_shipped_world_is_small_and_plays_from_a_dozen_levels():
 
 
 def test_a_world_on_the_hub_is_loaded_by_its_name(folder, tmp_path):
-    """From the hub's own cache, as it lies after a download."""
+    """Loads from the hub's cache, laid out as after a download."""
     cached = tmp_path / "cache" / "models--ann--castle"
     shutil.copytree(folder, cached / "snapshots" / "abc")
     (cached / "refs").mkdir()

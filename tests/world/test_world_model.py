@@ -24,7 +24,7 @@ SAMPLINGS = [
 
 
 class Tokens(NamedTuple):
-    """What the uncached dynamics remembers: frames, and the action that led to each, and that leads to the next."""
+    """Memory of the uncached dynamics: frames, the action that led to each, and the action that leads to the next."""
 
     tokens_BTN: torch.Tensor
     led_to_BT: torch.Tensor
@@ -36,7 +36,7 @@ class Tokens(NamedTuple):
 
 
 class Uncached:
-    """A dynamics that remembers tokens instead of keys and values, and sees them all anew for every prediction."""
+    """A dynamics that stores tokens instead of keys and values, and reads all of them again for every prediction."""
 
     def __init__(self, dynamics):
         self.dynamics = dynamics
@@ -81,7 +81,7 @@ def world(models):
 
 @pytest.fixture
 def prompt(coinrun):
-    """Four frames of each of some episodes, the three actions between them, and what to press then."""
+    """Four frames of each of some episodes, the three actions between them, and the actions to press afterwards."""
     starts = coinrun["val"].episode_starts[:BATCH]
     frames_BTHWC = torch.stack([torch.from_numpy(coinrun["val"].read(s, s + 4)) for s in starts])
     actions = torch.randint(ACTIONS, (BATCH, 3 + DREAMED), generator=torch.Generator().manual_seed(0))
@@ -159,7 +159,7 @@ def test_a_world_of_two_minds_is_refused(models, tiny_params, tmp_path):
 
 
 def played(world, prompt, row=0):
-    """The frames of one row of a prompt, and what is pressed then, as `reset` and `step` take them."""
+    """Plays one row of a prompt with `reset` and `step`; returns the frames."""
     frames_BTHWC, before_BS, actions_BS = prompt
     world.reset(frames_BTHWC[row].numpy(), actions=before_BS[row].numpy(), seed=3)
     return np.stack([world.step(int(action)) for action in actions_BS[row]])
@@ -172,7 +172,7 @@ def test_playing_is_dreaming_a_step_at_a_time(sampling, models, prompt):
     frames_SHWC = played(world, prompt)
     assert frames_SHWC.shape == (DREAMED, 64, 64, 3)
     assert np.array_equal(frames_SHWC, dream(world, one, seed=3)[0].numpy())
-    assert np.array_equal(frames_SHWC, played(world, prompt))  # the seed decides, not what was played before
+    assert np.array_equal(frames_SHWC, played(world, prompt))  # depends on the seed, not on earlier play
 
 
 def test_worlds_are_played_as_a_batch(world, prompt):
@@ -260,7 +260,7 @@ def test_no_action(action, world, prompt):
 def test_what_arrows_press_follows_from_what_was_shown_and_pressed(
     compensation, models, tiny_params, scrambled, prompt
 ):
-    """However the world comes to know how the picture moved."""
+    """Holds with and without motion compensation, which provides the recent motion."""
     tokenizer, dynamics, steering = models
     if not compensation:
         params = tiny_params.dynamics.model_copy(update={"context_frames": CONTEXT, "motion_compensation": False})
