@@ -11,6 +11,10 @@ PYTHON := $(shell for python in .venv/bin/python python3.11 python3.12 python3.1
 endif
 VERSION := $(shell "$(PYTHON)" -c '$(PRINT_VERSION)' 2>/dev/null || echo none)
 
+# Not empty if CUDA is of use here, or the user said where torch comes from. PyPI's torch is a CUDA build on x86_64 Linux.
+MAY_DOWNLOAD := $(CUDA)$(PIP_EXTRA_INDEX_URL)$(PIP_INDEX_URL)$(PIP_FIND_LINKS)$(shell command -v nvidia-smi; \
+	[ "$$(uname -sm)" = "Linux x86_64" ] || echo other; ls -d .venv/lib/python*/site-packages/torch 2>/dev/null)
+
 # Stamp files, newer than their requirements after an installation, so that a second call installs nothing.
 INSTALLED := .venv/installed-$(VERSION)
 INSTALLED_DEV := .venv/installed-dev-$(VERSION)
@@ -82,6 +86,9 @@ clean: ## Remove .venv and the tools' caches; keeps data, experiments and the DV
 $(INSTALLED): pyproject.toml constraints.txt
 	$(if $(filter $(VERSION),$(SUPPORTED)),,$(error Python 3.10 to 3.13 is needed, \
 	found $(VERSION): PYTHON=python3.11 make $(firstword $(MAKECMDGOALS))))
+	$(if $(MAY_DOWNLOAD),,$(error No NVIDIA card here, and PyTorch's default build downloads 2.7 GB of CUDA. \
+	For its CPU build (0.2 GB): PIP_EXTRA_INDEX_URL=<the index that pytorch.org shows for CPU> \
+	make $(firstword $(MAKECMDGOALS)). For CUDA all the same: make $(firstword $(MAKECMDGOALS)) CUDA=1))
 	@# Recreates .venv if it has another Python version or no pip (as uv makes it).
 	@test "$$(.venv/bin/python -c 'import pip; $(PRINT_VERSION)' 2>/dev/null)" = "$(VERSION)" \
 		|| "$(PYTHON)" -m venv --clear .venv

@@ -27,6 +27,7 @@ def opened_page(source: str | None, **options) -> Iterator[tuple[Page, float]]:
         page = browser.new_page(**options)
         start = time.perf_counter()
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
         try:
             page.goto(server.stdout.readline().split()[2])
             expect(page.locator("#curtain")).to_contain_text("hold", timeout=60_000)

@@ -58,7 +58,7 @@ def film(page: Page) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--world", help="as of `genie play`; without: the shipped one")
     with opened_page(parser.parse_args().world, viewport=DESKTOP) as (page, _):
         film(page)

@@ -20,6 +20,7 @@ def measure_browser(source: str | None) -> None:
 def measure_page(page: Page) -> None:
     rate = page.locator("#rate")
     usual, fastest = rate.input_value(), rate.get_attribute("max")
+    assert fastest is not None
     for asked in (usual, fastest):
         rate.fill(asked)
         page.keyboard.down("ArrowRight")
@@ -37,7 +38,7 @@ def measure_page(page: Page) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--world", help="as of `genie play`; without: the shipped one")
     measure_browser(parser.parse_args().world)
 

@@ -28,9 +28,9 @@ def genie() -> None:
 
 @app.command()
 def scale(
-    name: Annotated[str, typer.Argument(help="A file of scales/, without its suffix: gpu, paper.")],
+    name: Annotated[str, typer.Argument(help="Name of a file in scales/ without suffix, such as gpu or paper.")],
     flags: Annotated[
-        bool, typer.Option("--flags", help="Print the options of `dvc exp run` instead; change no file.")
+        bool, typer.Option("--flags", help="Print options for `dvc exp run` instead of writing params.yaml.")
     ] = False,
 ) -> None:
     """Write a scale into params.yaml and keep its comments; `git restore params.yaml` undoes it.
@@ -49,14 +49,14 @@ def scale(
 
 @app.command()
 def plan(
-    scale: Annotated[str | None, typer.Option(help="A file of scales/; without, params.yaml as it is.")] = None,
-    devices: Annotated[int, typer.Option(help="How many share each batch.")] = 1,
-    peak: Annotated[float, typer.Option(help="TFLOP/s of a device; the default is an A100's, dense, in bf16.")] = 312,
-    utilisation: Annotated[float, typer.Option(help="Share of the peak that training gets, a guess.")] = 0.3,
+    scale: Annotated[str | None, typer.Option(help="Name of a file in scales/. Default: params.yaml as it is.")] = None,
+    devices: Annotated[int, typer.Option(help="Number of devices that share each batch.")] = 1,
+    peak: Annotated[float, typer.Option(help="Peak TFLOP/s of a device. Default: an A100, dense, bf16.")] = 312,
+    utilisation: Annotated[float, typer.Option(help="Assumed share of the peak that training reaches.")] = 0.3,
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16, in place of runtime.precision, whose auto is taken for bf16.")
+        str | None, typer.Option(help="fp32 or bf16. Default: runtime.precision, with auto taken as bf16.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the cost of training: operations, hours and memory of a device, and bytes of data. Trains nothing.
 
@@ -84,28 +84,29 @@ def plan(
 @app.command()
 def sample(
     actions: Annotated[
-        str | None, typer.Option(help="Latent actions, such as 3,3,3,5,5. Without: a world for each of them.")
+        str | None, typer.Option(help="Latent actions, such as 3,3,3,5,5. Default: one world for each latent action.")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="Start from any picture: its centre, 64x64.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to start from; its centre is scaled to 64x64.")] = None,
     frame: Annotated[
-        int | None, typer.Option(help="Start from this frame of data/frames/test. Default: a lively one.")
+        int | None,
+        typer.Option(help="Index of the frame of data/frames/test to start from. Default: one with much motion."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The GIF to write.")] = Path("sample.gif"),
+    out: Annotated[Path, typer.Option(help="GIF to write.")] = Path("sample.gif"),
     world: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the trained models or of an exported world, or its name on the Hugging Face hub. "
-            "Without: data/models, or else the shipped one."
+            help="Folder of trained models or of an exported world, or its name on the Hugging Face hub. "
+            "Default: data/models if it is there, else the shipped world."
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="MaskGIT steps a frame, in place of sampling.maskgit_steps.")
+        int | None, typer.Option(help="MaskGIT steps per frame. Default: the world's own, or sampling.maskgit_steps.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the tokens drawn, in place of sampling.temperature.")
+        float | None, typer.Option(help="Sampling temperature. Default: the world's own, or sampling.temperature.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the noise, in place of evaluate.seed.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no word of success.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Random seed. Default: evaluate.seed.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing unless it fails.")] = False,
 ) -> None:
     """Dream the frames that follow a frame under latent actions, and write them as a GIF.
 
@@ -137,12 +138,15 @@ def play(
     world: Annotated[
         str | None,
         typer.Option(
-            help="A world's folder, or data/models, or its name on the Hugging Face hub or in MLflow (models:/...). "
-            "Without: the shipped one."
+            help="Folder of a world or of trained models (data/models), or a name on the Hugging Face hub or in MLflow "
+            "(models:/...). "
+            "Default: the shipped world."
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in your network play, too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in your network play.")
+    ] = "127.0.0.1",
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal instead.")] = False,
 ) -> None:
@@ -173,9 +177,7 @@ def play(
 
 @app.command()
 def results(
-    write: Annotated[
-        Path | None, typer.Option(help="Put the table between the marks of this file, in place of the old.")
-    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Replace the table between the marks in this file.")] = None,
 ) -> None:
     """Print the metrics of the last run and their baselines as a Markdown table.
 
@@ -194,7 +196,7 @@ def results(
 
 @app.command()
 def seeds(
-    revisions: Annotated[list[str], typer.Argument(help="Runs that git knows: HEAD, refs/exps/...")],
+    revisions: Annotated[list[str], typer.Argument(help="Git revisions of the runs: HEAD, refs/exps/...")],
 ) -> None:
     """Write the mean and spread of runs that differ only by their seeds to data/metrics/seeds.json.
 
@@ -208,11 +210,14 @@ def seeds(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("world"),
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("world"),
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
-    metrics: Annotated[Path, typer.Option(help="Folder of the metrics that its card tells.")] = METRICS_FOLDER,
+    metrics: Annotated[Path, typer.Option(help="Folder of the metrics for the model card.")] = METRICS_FOLDER,
     made: Annotated[
-        str | None, typer.Option(help="How it was trained, for its card, if not by `make repro` with params.yaml.")
+        str | None,
+        typer.Option(
+            help="How the world was trained, for the model card. Default: the command that params.yaml stands for."
+        ),
     ] = None,
 ) -> None:
     """Write the trained world as one folder, in the layout of the Hugging Face hub, to share, load or play.
@@ -233,12 +238,14 @@ def export(
 def bench(
     only: Annotated[
         list[str] | None,
-        typer.Option(help="machine, collect, reading, tokenizer, lam, dynamics, sampling; may be repeated."),
+        typer.Option(
+            help="Part to measure: machine, collect, reading, tokenizer, lam, dynamics or sampling; may be repeated."
+        ),
     ] = None,
     world: Annotated[
-        str | None, typer.Option(help="The world that sampling plays, as of `genie play`. Without: the shipped one.")
+        str | None, typer.Option(help="World that sampling plays, as for `genie play`. Default: the shipped world.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: names to figures.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the speed of each part on this machine, next to its reference, and its peak memory.
 

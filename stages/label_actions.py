@@ -4,7 +4,7 @@ Then counts the effective action that each latent action stands for: data/models
 `dynamics.actions: true` the labels are the simulator's effective actions, for the upper bound of control.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def main(params: Params, tracker: Tracker) -> None:
 
 
 def write(
-    stores: dict[str, EpisodeStore], labels: dict[str, Iterable[np.ndarray]], fingerprint: str, num_actions: int
+    stores: dict[str, EpisodeStore], labels: Mapping[str, Iterable[np.ndarray]], fingerprint: str, num_actions: int
 ) -> None:
     for split, store in stores.items():
         file = f"{ACTIONS}/{split}.h5"

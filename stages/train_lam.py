@@ -3,7 +3,7 @@
 import math
 
 from genie.core.frames import FRAME_SHAPE
-from genie.core.params import Params
+from genie.core.params import Params, SurpriseLamParams
 from genie.core.protocols import Tracker
 from genie.data.episodes import EpisodeStore
 from genie.data.transitions import TransitionWindows
@@ -30,7 +30,7 @@ def main(params: Params, tracker: Tracker) -> None:
     stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
     probe = load_model("data/models/probe", ActionProbe, accelerator.device)
     drawn = settings.batch_size, settings.seed, settings.steps
-    if params.lam.kind == "surprise":
+    if isinstance(settings, SurpriseLamParams):
         model = build_for_agent(settings, stores["train"], FRAME_SHAPE[:2], accelerator.device)
         dataset = TransitionWindows(model, stores["train"], *drawn)
     else:

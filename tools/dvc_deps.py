@@ -43,7 +43,7 @@ def modules_imported(path: Path) -> set[str]:
                 f"{path}: genie.world hides its modules from this tool; import from genie.world.world_model"
             )
             names |= {node.module} | named
-    return {_file(name) for name in names} - {None}
+    return {file for name in names if (file := _file(name))}
 
 
 def modules_run(script: str) -> set[str]:
@@ -69,7 +69,7 @@ def _file(name: str) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--write", action="store_true", help="write dvc.yaml in place of telling what is wrong")
     write = parser.parse_args().write
     yaml = YAML()

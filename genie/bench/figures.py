@@ -49,7 +49,7 @@ def as_json(figures: Sequence[Figure]) -> str:
 def as_table(figures: Sequence[Figure]) -> str:
     """Plain text, a line a figure, columns aligned."""
     quotients = ratios(figures)
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for figure in figures:
         ratio = _short(quotients[figure.name]) if figure.name in quotients else ""
         rows.append((figure.name, _short(figure.value), figure.unit, ratio, figure.beside if ratio else ""))

@@ -50,7 +50,7 @@ def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | N
     """The world with another dynamics, or another number of MaskGIT steps a frame."""
     steps = maskgit_steps or world.sampling.maskgit_steps
     sampling = replace(world.sampling, maskgit_steps=steps)
-    return WorldModel(world.tokenizer, dynamics, world.steering, sampling, world.buttons, world.prompts)
+    return WorldModel(world.tokenizer, dynamics, world.steering, sampling, world.buttons, world.prompts)  # pyright: ignore[reportArgumentType]
 
 
 def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:

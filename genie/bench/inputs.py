@@ -16,6 +16,7 @@ from genie.core.params import CollectParams, Params, SplitCounts
 from genie.data.caches import write_latent_actions, write_tokens
 from genie.data.shards import cut
 from genie.distributed.processes import num_threads
+from genie.models.dynamics import Dynamics
 from genie.sources.collect import collect
 from genie.training.costs import build
 
@@ -33,7 +34,9 @@ def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames:
     """
     counts = {"train": frames, "val": frames // GROWTH, "test": 2 * params.collect.num_envs}
     collect_quietly(params.collect, SplitCounts(**counts), folder / "frames", num_threads(params.runtime))
-    known = build("dynamics", params).config
+    dynamics = build("dynamics", params)
+    assert isinstance(dynamics, Dynamics)
+    known = dynamics.config
     rng = np.random.default_rng(0)
     for split, count in (("train", token_frames), ("val", token_frames // GROWTH)):
         for shard in cut(split, count, params.collect.shard_frames):

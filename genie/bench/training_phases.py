@@ -16,7 +16,6 @@ from statistics import median
 
 from accelerate.utils import send_to_device
 from torch import nn
-from torch.utils.data import Dataset
 
 from genie.bench.figures import Figure
 from genie.bench.machine import matmul_flops_per_second, matrix_products
@@ -27,10 +26,10 @@ from genie.core.params import Params
 from genie.data.caches import read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
 from genie.data.transitions import TransitionWindows
-from genie.data.windows import FrameWindows, TokenWindows, batches
+from genie.data.windows import FrameWindows, TokenWindows, Windows, batches
 from genie.distributed.accelerator import make_accelerator
 from genie.models.surprise_lam import SurpriseLam
-from genie.training.costs import build, step_costs, training_params
+from genie.training.costs import Model, build, step_costs, training_params
 from genie.training.step import TrainingStep
 
 ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
@@ -54,7 +53,7 @@ class Step:
         seconds: of each phase, a list over the calls.
     """
 
-    def __init__(self, name: str, params: Params, folder: Path):
+    def __init__(self, name: Model, params: Params, folder: Path):
         self.params, self._accelerator = training_params(name, params), make_accelerator(params.runtime)
         self.device, self.mixed_precision = self._accelerator.device, self._accelerator.mixed_precision
         self.frames = step_costs(name, params).frames
@@ -83,7 +82,7 @@ class Step:
         self.seconds[name].append(time.perf_counter() - start)
 
 
-def measure(params: Params, folder: Path, name: str) -> list[Figure]:
+def measure(params: Params, folder: Path, name: Model) -> list[Figure]:
     """Of one model, at the size and batch of `params`."""
     step = Step(name, params, folder)
     step.warm_up()
@@ -105,7 +104,7 @@ def measure(params: Params, folder: Path, name: str) -> list[Figure]:
     ]
 
 
-def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[Figure]:
+def measure_growth(params: Params, folder: Path, name: Model, what: str) -> list[Figure]:
     """The same with one of `GROWTH` doubled: frames a second in turns with the undoubled, and memory."""
     section, own = getattr(params, name), params.lam.kind if name == "lam" else None
     grows = getattr(section, own) if own else section
@@ -122,14 +121,14 @@ def measure_growth(params: Params, folder: Path, name: str, what: str) -> list[F
 
 
 def model_and_data(
-    name: str, params: Params, folder: Path, num_batches: int = WITHOUT_END
-) -> tuple[nn.Module, Dataset]:
+    name: Model, params: Params, folder: Path, num_batches: int = WITHOUT_END
+) -> tuple[nn.Module, Windows]:
     """The model as its stage builds it, and batches for it of the folder's data."""
     settings, model = training_params(name, params), build(name, params)
     drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":
         caches = read_tokens(folder / "tokens/train"), read_latent_actions(folder / "actions/train.h5")
-        return model, TokenWindows(*caches, settings.window, *drawn)
+        return model, TokenWindows(*caches, params.dynamics.window, *drawn)
     store = EpisodeStore(folder / "frames/train")
     if isinstance(model, SurpriseLam):
         return model, TransitionWindows(model, store, *drawn)

@@ -1,8 +1,9 @@
 """Strict, typed parameters: `params.yaml` is their only source, and all stages read it through `load_params`."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -51,7 +52,7 @@ class SplitCounts(Strict):
 class CollectParams(Strict):
     """The simulator, the policy that plays it, and the amount of data to record."""
 
-    env_name: Literal[GAMES]
+    env_name: Literal[GAMES]  # pyright: ignore[reportInvalidTypeForm]
     distribution_mode: Literal["easy", "hard"]
     backgrounds: bool
     policy: Literal["uniform", "sticky_right"]
@@ -303,7 +304,7 @@ def read_tree(path: str | Path) -> dict:
         raise ParamsError(str(fault)) from None
 
 
-def _describe(fault: dict) -> str:
+def _describe(fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
     found = fault["input"]
     if fault["type"] == "extra_forbidden":

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from genie.data.hdf5 import open_hdf5, writing_hdf5
+from genie.data.hdf5 import get_dataset, open_hdf5, writing_hdf5
 from genie.data.shards import Shard, check_set, shard_file
 
 TRUE_ACTIONS = "true actions"  # replaces the LAM's fingerprint if the cache holds the simulator's actions
@@ -146,14 +146,15 @@ def _write(path, name: str, chunks: Iterable[np.ndarray], shape: tuple, dtype: t
 def _read(path, name: str, dtype: type, keys: tuple[str, ...], expected: str | None) -> np.ndarray:
     """Maps a dataset read-only; `keys` are its required attributes, the first of which is the fingerprint."""
     with _open(path) as file:
-        if name not in file or not set(keys) <= set(file.attrs) or file[name].dtype != dtype:
+        if name not in file or not set(keys) <= set(file.attrs) or get_dataset(file, name).dtype != dtype:
             raise CacheFileError(f"{path}: not a cache of {name}; remove it and run `dvc repro`")
         found = file.attrs[keys[0]]
         if expected is not None and found != expected:
             raise CacheMismatchError(
                 f"{path}: {name} made by the model {found}, but the model here is {expected}; run `dvc repro`"
             )
-        offset, shape = file[name].id.get_offset(), file[name].shape
+        dataset = get_dataset(file, name)
+        offset, shape = dataset.id.get_offset(), dataset.shape
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
 
 

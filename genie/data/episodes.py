@@ -27,7 +27,7 @@ import numpy as np
 
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
-from genie.data.hdf5 import open_hdf5
+from genie.data.hdf5 import get_dataset, open_hdf5
 from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
 
 SCHEMA_VERSION = 2
@@ -158,9 +158,9 @@ class EpisodeFile:
         with self._faults(), open_hdf5(self.path) as file:
             self._check(file)
             self.attributes = {key: _plain(value) for key, value in file.attrs.items()}
-            self.num_frames = len(file["frames"])
-            self.episode_starts = file["episode_starts"][:]
-            self.level_seeds = file["level_seeds"][:]
+            self.num_frames = len(get_dataset(file, "frames"))
+            self.episode_starts = get_dataset(file, "episode_starts")[:]
+            self.level_seeds = get_dataset(file, "level_seeds")[:]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_pid": None, "_file": None}
@@ -175,17 +175,17 @@ class EpisodeFile:
         """Fills `frames` with the frames from `start` on."""
         if len(frames):
             with self._faults():
-                self._open()["frames"].read_direct(frames, np.s_[start : start + len(frames)])
+                get_dataset(self._open(), "frames").read_direct(frames, np.s_[start : start + len(frames)])
 
     def actions(self) -> np.ndarray:
         """All simulator actions, `(N,)` uint8."""
         with self._faults():
-            return self._open()["actions"][:]
+            return get_dataset(self._open(), "actions")[:]
 
     def _open(self) -> h5py.File:
         if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
             self._pid, self._file = os.getpid(), open_hdf5(self.path)
-        return self._file
+        return self._file  # pyright: ignore[reportReturnType]
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -199,20 +199,20 @@ class EpisodeFile:
         version = file.attrs["schema_version"]
         if version != SCHEMA_VERSION:
             raise _fault(self.path, f"schema version {version}, but this code reads {SCHEMA_VERSION}")
-        num_frames, num_episodes = len(file["frames"]), len(file["episode_starts"])
+        num_frames, num_episodes = len(get_dataset(file, "frames")), len(get_dataset(file, "episode_starts"))
         for name, shape, dtype in (
             ("frames", (num_frames, *FRAME_SHAPE), np.uint8),
             ("actions", (num_frames,), np.uint8),
             ("episode_starts", (num_episodes,), np.int64),
             ("level_seeds", (num_episodes,), np.int64),
         ):
-            found = file[name]
+            found = get_dataset(file, name)
             if found.shape != shape or found.dtype != dtype:
                 raise _fault(self.path, f"`{name}` is {found.dtype} {found.shape}, not {np.dtype(dtype)} {shape}")
-        starts = file["episode_starts"][:]
+        starts = get_dataset(file, "episode_starts")[:]
         if num_episodes == 0 or starts[0] != 0 or np.any(np.diff(starts) <= 0) or starts[-1] >= num_frames:
             raise _fault(self.path, "`episode_starts` does not ascend from 0")
-        if file.attrs["num_shards"] <= file.attrs["shard"]:
+        if file.attrs["num_shards"] <= file.attrs["shard"]:  # pyright: ignore[reportOperatorIssue]
             raise _fault(self.path, f"shard {file.attrs['shard']} of {file.attrs['num_shards']}")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import cast
 
 import h5py
 
@@ -31,6 +32,15 @@ def open_hdf5(path: str | Path) -> h5py.File:
             f"{path}: cannot be locked ({' '.join(str(error).split())}); unset HDF5_USE_FILE_LOCKING, since reading "
             "needs no lock"
         ) from None
+
+
+def get_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset of a file.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    return cast(h5py.Dataset, file[name])
 
 
 @contextmanager
@@ -68,7 +78,7 @@ class _Stream(FileIO):
                 view = view[super().write(view) :]
         return len(data)
 
-    def truncate(self, size: int | None = None) -> int:
+    def truncate(self, size: int | None = None) -> int | None:
         with self._keep_fault():
             if self.fault is None:
                 super().truncate(size)

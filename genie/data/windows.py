@@ -6,7 +6,7 @@ to frame `t + 1`; an episode's last frame has `NO_ACTION`. So T frames come with
 Legend: B batch, T frames, S transitions, N tokens per frame, H W C pixels.
 """
 
-from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def episode_starts_of(actions: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], lasts[:-1] + 1])
 
 
-def read_windows(store: EpisodeStore, starts: Sequence[int], length: int) -> np.ndarray:
+def read_windows(store: EpisodeStore, starts: np.ndarray, length: int) -> np.ndarray:
     """Frames of windows, in the order of `starts` but read in file order: `(B, T, H, W, C)` uint8."""
     frames_BTHWC = np.empty((len(starts), length, *FRAME_SHAPE), np.uint8)
     for row in np.argsort(starts, kind="stable"):
@@ -121,6 +121,14 @@ class FrameWindows(Windows):
         return torch.from_numpy(read_windows(self.store, self._draw(step), self.window))
 
 
+class TokenArray(Protocol):
+    """Tokens `(num_frames, N)` uint16, as an array or as `genie.data.caches.Tokens`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frames: np.ndarray, /) -> np.ndarray: ...
+
+
 class TokenWindows(Windows):
     """Batches of cached tokens and latent actions.
 
@@ -138,7 +146,7 @@ class TokenWindows(Windows):
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        tokens: TokenArray,
         latent_actions: np.ndarray,
         window: int,
         batch_size: int,
@@ -162,7 +170,7 @@ class TokenWindows(Windows):
         }
 
 
-def batches(dataset: Dataset, start_step: int = 0, num_workers: int = 0) -> DataLoader:
+def batches(dataset: Windows, start_step: int = 0, num_workers: int = 0) -> DataLoader:
     """Iterates over `dataset[start_step]`, `dataset[start_step + 1]` and so on to its last, in order."""
     return DataLoader(
         dataset,

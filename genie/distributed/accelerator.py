@@ -63,5 +63,5 @@ def make_accelerator(runtime: RuntimeParams, *, training: bool = False) -> Accel
         ) from None
     if training and runtime.strategy == "fsdp" and accelerator.num_processes > 1:
         # Set here, since accelerate does not shard over CPUs.
-        accelerator.state.device_mesh = init_device_mesh(device.type, (accelerator.num_processes,))
+        accelerator.state.device_mesh = init_device_mesh(device.type, (accelerator.num_processes,))  # pyright: ignore[reportAttributeAccessIssue]
     return accelerator

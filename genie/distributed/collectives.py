@@ -51,6 +51,11 @@ def rows_of_all_ranks(rows_MD: torch.Tensor, indices_K: torch.Tensor) -> torch.T
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation over all ranks, which hold equally many rows; torch's `SyncBatchNorm` supports GPUs only."""
 
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+    momentum: float
+
     def forward(self, x_MD: torch.Tensor) -> torch.Tensor:
         """Normalises `(M, D)`."""
         if not self.training or num_ranks() == 1:

@@ -55,7 +55,7 @@ def resolve_compiler(runtime: "RuntimeParams", device: torch.device) -> str:
     if not runtime.compile:
         return "no"
     # Otherwise compiled and uncompiled models draw different random numbers.
-    torch._inductor.config.fallback_random = True
+    torch._inductor.config.fallback_random = True  # pyright: ignore[reportAttributeAccessIssue]
     try:
         # Without the cache, which would hide a missing compiler.
         torch.compile(lambda x: x.sin() + 1, options={"fx_graph_cache": False})(torch.ones(8, device=device))

@@ -22,7 +22,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     # No model modifies a module's output in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     # FSDP requires contiguous memory.
-    copied = deepcopy(model).to(mesh.device_type, memory_format=torch.contiguous_format)
+    copied = deepcopy(model).to(mesh.device_type, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     for part in (*_blocks(copied), copied):
         fully_shard(part, mesh=mesh)
     return copied
@@ -54,7 +54,7 @@ def gathered(state: Any, *, keep: bool) -> Any:
 
     from torch.distributed.tensor import DTensor
 
-    def gather(tensor: torch.Tensor) -> torch.Tensor | None:
+    def gather(tensor: DTensor) -> torch.Tensor | None:
         full = tensor.full_tensor()
         return full.cpu() if keep else None
 

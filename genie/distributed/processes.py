@@ -55,4 +55,5 @@ def wait_for_all() -> None:
     if not distributed.is_initialized():
         distributed.init_process_group("gloo", timeout=PATIENCE)
     # A group of its own: an accelerator's times out within minutes.
-    distributed.barrier(distributed.new_group(backend="gloo", timeout=PATIENCE))
+    group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    distributed.barrier(group)  # pyright: ignore[reportArgumentType]

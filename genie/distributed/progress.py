@@ -1,6 +1,7 @@
 """The project's progress bar."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,7 +13,7 @@ def progress(iterable: Iterable | None = None, *, name: str, total: int | None =
 
     Without an iterable, count manually with `bar.update(n)` inside `with progress(...) as bar`.
     """
-    options = {"disable": True} if rank() else {}  # an explicit False would override TQDM_DISABLE
+    options: dict[str, Any] = {"disable": True} if rank() else {}  # an explicit False would override TQDM_DISABLE
     return tqdm(
         iterable, desc=name, total=total, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, leave=None, **options
     )

@@ -6,6 +6,7 @@ Legend: `B` clips of a batch, `T` frames, `H W C` pixels, `M` feature vectors, `
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
         raise ValueError("a Fréchet distance needs two clips or more on each side: raise evaluate.num_clips")
     means = [vectors.mean(axis=0) for vectors in sets_MD]
     root1, root2 = (
-        np.linalg.qr((vectors - mean) / np.sqrt(len(vectors) - 1), mode="r")
+        cast(np.ndarray, np.linalg.qr((vectors - mean) / np.sqrt(len(vectors) - 1), mode="r"))
         for vectors, mean in zip(sets_MD, means, strict=True)
     )
     traces = np.sum(root1**2) + np.sum(root2**2) - 2 * np.linalg.norm(root1 @ root2.T, "nuc")

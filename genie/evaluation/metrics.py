@@ -36,7 +36,7 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
             structural_similarity_index_measure(x / 255, y / 255, data_range=1.0, reduction="none")
             for x, y in zip(*planes, strict=True)
         ]
-    return torch.cat(ssim).double().cpu().numpy().reshape(frames.shape[:-3])
+    return torch.cat(ssim).double().cpu().numpy().reshape(frames.shape[:-3])  # pyright: ignore[reportArgumentType]
 
 
 def count_codes(codes: np.ndarray, num_codes: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def count_codes(codes: np.ndarray, num_codes: int) -> np.ndarray:
     return counts
 
 
-def codebook_metrics(codes: np.ndarray, num_codes: int) -> dict[str, float]:
+def codebook_metrics(codes: np.ndarray | Tensor, num_codes: int) -> dict[str, float]:
     """Computes `codebook_usage` and `codebook_perplexity`, as in training, of integer codes of any shape."""
     statistics = code_statistics(torch.as_tensor(codes).long(), num_codes)
     return {name: float(value) for name, value in statistics.items()}

@@ -94,7 +94,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     moving = {"all": False, "moving": True}
     write_horizon(folder, {name: horizon_table(drift, moving=only) for name, only in moving.items()})
-    write_codebook(folder, sum(count_codes(shard, world.tokenizer.num_codes) for shard in tokens.shards))
+    write_codebook(folder, sum(count_codes(shard, world.tokenizer.num_codes) for shard in tokens.shards))  # pyright: ignore[reportArgumentType]
     write_action_table(folder, action_table(latent_actions, store.actions(), world.num_actions))
     shown = spread_starts(rollouts.starts, NUM_RECONSTRUCTIONS)
     frames_BHWC = torch.from_numpy(read_windows(store, shown, 1)[:, 0]).to(world.device)

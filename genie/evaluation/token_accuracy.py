@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from genie.core.protocols import Validation
-from genie.data.windows import episode_starts_of, spread_starts, window_starts
+from genie.data.windows import TokenArray, episode_starts_of, spread_starts, window_starts
 from genie.models.dynamics import Dynamics
 
 NUM_VALIDATION_WINDOWS = 64
@@ -12,7 +12,7 @@ NUM_VALIDATION_WINDOWS = 64
 
 @torch.no_grad()
 def evaluate_dynamics(
-    model: Dynamics, tokens: np.ndarray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
+    model: Dynamics, tokens: TokenArray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
 ) -> dict[str, float]:
     """Measures the prediction of fully masked frames from at most C clean frames before them and the latent action.
 
@@ -41,7 +41,7 @@ def evaluate_dynamics(
     return {name: total / len(starts) for name, total in totals.items()}
 
 
-def validate_dynamics(tokens: np.ndarray, latent_actions: np.ndarray) -> Validation:
+def validate_dynamics(tokens: TokenArray, latent_actions: np.ndarray) -> Validation:
     """Builds the training loop's validation: all metrics of `evaluate_dynamics`, on a few windows."""
 
     def validate(model: Dynamics, step: int) -> dict[str, float]:

@@ -1,19 +1,19 @@
-"""Backprojection: where in a frame the agent is, told by its colours.
+"""Backprojection: locates the agent in a frame by its colours.
 
-Histogram backprojection (Swain and Ballard 1991, "Color indexing"): each colour has a likeness, how sure it is that a
-pixel of that colour is the agent's; the agent is where the most of it gathers, and to a fraction of a pixel at its
-centre of mass. A frame is looked at by itself, so a mistake in one is none in the next.
+Histogram backprojection (Swain and Ballard 1991, "Color indexing"): each colour has a likeness, the confidence that a
+pixel of that colour belongs to the agent. The agent is in the window with the largest total likeness; the centre of
+mass gives its position to a fraction of a pixel. Each frame is processed by itself, so errors do not carry over.
 
-Axes: `M` frames, `H W C` pixels, `K` colours, `R Q` rows and columns of a window, `d` the two numbers of a place:
-pixels from the left and from the top.
+Axes: `M` frames, `H W C` pixels, `K` colours, `R Q` rows and columns of a window, `d` the two coordinates of a
+position: pixels from the left and from the top.
 """
 
 import torch
 import torch.nn.functional as F
 
-LEVELS = 16  # of red, green and blue each
+LEVELS = 16  # per colour channel
 NUM_COLORS = LEVELS**3
-SIDE = 7  # pixels: of the window in which likeness gathers
+SIDE = 7  # side in pixels of the window in which likeness is summed
 
 
 def colors_of(frames_MHWC: torch.Tensor) -> torch.Tensor:
@@ -23,10 +23,10 @@ def colors_of(frames_MHWC: torch.Tensor) -> torch.Tensor:
 
 
 def locate(likeness_MHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where likeness, 0 or more, gathers.
+    """Position of the largest total likeness; likeness is at least 0.
 
     Returns:
-        Places `(M, 2)` float32, and `(M,)`, how much of it is in the window of `SIDE` pixels there.
+        Positions `(M, 2)` float32, and `(M,)`: total likeness in the window of `SIDE` pixels there.
     """
     width = likeness_MHW.shape[2]
     columns_MHW = F.avg_pool2d(likeness_MHW, (1, SIDE), 1, (0, SIDE // 2), divisor_override=1)
@@ -40,7 +40,7 @@ def locate(likeness_MHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def windows_at(images: torch.Tensor, middle_Md: torch.Tensor, side: int) -> torch.Tensor:
-    """Squares of images `(M, H, W, ...)` with the pixels `middle_Md`, whole numbers, in their middles: `(M, side, side,
+    """Square windows of images `(M, H, W, ...)`, centred on the pixels `middle_Md`, whole numbers: `(M, side, side,
     ...)`, 0 beyond the border."""
     offsets = torch.arange(side, device=images.device) - side // 2
     (columns, rows), (width, height) = (middle_Md.T[:, :, None] + offsets).long(), (images.shape[2], images.shape[1])

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
-from typing import get_args
+from typing import Any, TypeVar, get_args, overload
 
 import safetensors.torch
 import torch
@@ -13,6 +13,8 @@ from torch import nn
 
 from genie.core.files import replacing_folder
 from genie.models.config import hashable
+
+Model = TypeVar("Model", bound=nn.Module)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Exceptions that reading a damaged checkpoint can raise.
@@ -34,7 +36,7 @@ class CheckpointError(ValueError):
 def fingerprint(model: nn.Module) -> str:
     """Hash of config and weights: 16 hexadecimal digits that tie tokens to their tokenizer and latent actions to
     their LAM."""
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())  # pyright: ignore[reportArgumentType]
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -48,7 +50,7 @@ def save_model(folder: str | Path, model: nn.Module) -> str:
         OSError: it cannot be written; a previous checkpoint is kept.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}
+    content = {"model": model.kind, "fingerprint": fingerprint(model), "config": asdict(model.config)}  # pyright: ignore[reportArgumentType]
     with replacing_folder(folder) as temporary:
         # Not `safetensors.torch.save_file`: on a full disk it does not raise an OSError.
         (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
@@ -56,7 +58,11 @@ def save_model(folder: str | Path, model: nn.Module) -> str:
     return content["fingerprint"]
 
 
-def load_model(folder: str | Path, model_class: type | UnionType, device: torch.device | str = "cpu") -> nn.Module:
+@overload
+def load_model(folder: str | Path, model_class: type[Model], device: torch.device | str = "cpu") -> Model: ...
+@overload
+def load_model(folder: str | Path, model_class: UnionType, device: torch.device | str = "cpu") -> Any: ...
+def load_model(folder: str | Path, model_class: Any, device: torch.device | str = "cpu") -> Any:
     """Rebuilds the model of a checkpoint folder, in eval mode, with its `fingerprint` as an attribute.
 
     Args:

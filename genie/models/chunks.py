@@ -1,4 +1,4 @@
-"""Work on many rows, in parts that a CPU's cache holds."""
+"""Splits tensors into chunks of rows that fit a CPU's cache."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ NUMBERS_AT_ONCE = 2**21  # 8 MB of float32
 
 
 def chunks(*tensors: torch.Tensor, width: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The same rows of each tensor, part after part; of tensors on a GPU, which has no use for it, all at once.
+    """Iterates over chunks of the same rows of each tensor. On a GPU, which does not benefit, all rows are one chunk.
 
     Args:
-        tensors: of as many rows each, at least one.
-        width: how many numbers are made of a row while it is worked on.
+        tensors: at least one; all have the same number of rows.
+        width: how many numbers are computed per row.
     """
     rows = max(1, NUMBERS_AT_ONCE // width) if tensors[0].device.type == "cpu" else len(tensors[0])
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)

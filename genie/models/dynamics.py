@@ -1,15 +1,16 @@
-"""The dynamics: a block-causal MaskGIT over tokens (Genie, section 2.1; MaskGIT, arXiv 2202.04200).
+"""The dynamics model: a block-causal MaskGIT over tokens (Genie, section 2.1; MaskGIT, arXiv 2202.04200).
 
-Axes: `B` batch, `T` frames, `S = T - 1` transitions, `N` tokens a frame, `P` patches of tokens a frame, `D` width,
+Axes: `B` batch, `T` frames, `S = T - 1` transitions, `N` tokens per frame, `P` patches of tokens per frame, `D` width,
 `E` width of a patch's embeddings, `K` codes, `A` latent actions, `C` context frames.
 
-Trained as it is played: the past is clean, only the frame being predicted is masked, and its queries read the clean
-past's keys and values. So a window of T frames goes through the blocks as T - 1 clean frames and T - 1 masked ones
-side by side, and at play the past is a cache: a MaskGIT step costs one frame. Tokens go through the blocks in square
-patches: four to a place is a quarter of the places, each twice as wide at the same cost.
+Training matches inference: the past is clean, only the frame being predicted is masked, and its queries attend to the
+keys and values of the clean past. So the blocks process a window of T frames as T - 1 clean frames and T - 1 masked
+frames side by side. At inference the past is a key-value cache, so a MaskGIT step costs one frame. The blocks process
+square patches of tokens: with four tokens per patch there are a quarter of the positions, each twice as wide at the
+same cost.
 
-With motion compensation it also sees, at each place, the token that the last frame has there once it is moved as the
-next is expected to be, and its logits begin as that token's (`genie.models.motion_compensation`).
+With motion compensation, the model also sees at each position the token of the last frame after it is moved by the
+predicted displacement. Before training, its logits favour that token (`genie.models.motion_compensation`).
 """
 
 import math
@@ -33,14 +34,14 @@ from genie.models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from genie.core.params import DynamicsParams
 
-UNMASKED = -100  # a target that is not asked for
-FORESEEN_GAIN = 4.0  # of the foreseen token in what is told, before training
+UNMASKED = -100  # target of positions that the loss ignores
+FORESEEN_GAIN = 4.0  # initial weight of the foreseen token's embedding in the output features
 
 
 @dataclass(frozen=True)
 class DynamicsConfig:
-    """Shape of the dynamics; the meaning of each value stands in `params.yaml`. The fingerprints tell which
-    tokenizer's tokens and which LAM's actions it was trained on."""
+    """Shape of the dynamics model; `params.yaml` documents each value. The fingerprints identify the tokenizer and the
+    LAM whose tokens and actions it was trained on."""
 
     num_codes: int
     grid: tuple[int, int]
@@ -60,14 +61,15 @@ class DynamicsConfig:
 
 
 class Dynamics(nn.Module):
-    """Past tokens and a latent action to the next frame's tokens.
+    """Predicts the next frame's tokens from past tokens and a latent action.
 
     Args:
-        config: its shape.
+        config: shape of the model.
     """
 
     kind, stage = "dynamics", "train_dynamics"
     config_class = DynamicsConfig
+    fingerprint: str  # set by `load_model`
 
     def __init__(self, config: DynamicsConfig):
         super().__init__()
@@ -99,32 +101,32 @@ class Dynamics(nn.Module):
         nn.init.normal_(self.token_in.weight, std=token_width**-0.5)
 
     def see_through(self, tokenizer: Tokenizer) -> None:
-        """Takes the tokenizer whose tokens these are, in eval mode, by which motion compensation decodes and encodes.
-        It is no part of the checkpoint."""
+        """Sets the tokenizer, in eval mode, with which motion compensation decodes and encodes. It must be the one that
+        made the tokens, and it is not part of the checkpoint."""
         if self.compensation:
             self.compensation.see_through(tokenizer)
 
     def foresee_by(self, predictor: MotionPredictor) -> None:
-        """Takes over the weights of a motion predictor, learnt of the same actions, for motion compensation. They are
-        kept as they are while the rest is trained."""
+        """Copies the weights of a motion predictor, trained on the same actions, into motion compensation. They stay
+        frozen while the rest is trained."""
         if self.compensation:
             self.compensation.foresee_by(predictor)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Cross-entropy at masked tokens; in eval mode of wholly masked frames after a context without noise.
+        """Cross-entropy at masked tokens. In eval mode, frames are fully masked and the context has no noise.
 
         Args:
             batch: `tokens_BTN` int64 in [0, K) and `actions_BS` int64 in [0, A), where action t takes frame t to t + 1.
 
         Returns:
-            The loss, and metrics: `cross_entropy` (nats a masked token), which is the loss, and in eval mode
-            `token_accuracy` at masked tokens; with motion compensation `motion_error`, how far the predicted
-            displacement is from the measured, in pixels.
+            The loss, and metrics: `cross_entropy` (nats per masked token), which is the loss; in eval mode
+            `token_accuracy` at masked tokens; with motion compensation `motion_error`, the distance between the
+            predicted and the measured displacement, in pixels.
         """
         tokens_BTN, actions_BS = batch["tokens_BTN"], batch["actions_BS"]
         mask_BSN = self._draw_mask(tokens_BTN[:, 1:])
-        # Of all places, not of the masked ones alone: most are masked, and a number of rows that is another at every
-        # step would have each matrix product prepared anew, which costs more time, and memory without end.
+        # Logits are computed at all positions, not only at masked ones: most are masked, and a number of rows that
+        # changes at every step would make each matrix product be prepared anew, which costs time and unbounded memory.
         logits_BSNK, error = self._logits(mask_BSN, tokens_BTN, actions_BS)
         targets_BSN = tokens_BTN[:, 1:].masked_fill(~mask_BSN, UNMASKED)
         loss = F.cross_entropy(logits_BSNK.flatten(0, 2), targets_BSN.flatten(), ignore_index=UNMASKED)
@@ -139,35 +141,35 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def draw_embeddings(self, patches_KP: torch.Tensor) -> None:
-        """Gives each token, before training, an embedding of what it looks like.
+        """Initialises each token's embedding, before training, from the pixels that the token decodes to.
 
-        Tokens that paint alike begin alike, and a scroll by part of a patch is a sum of neighbours rather than
-        something to be learnt by heart for each of the K codes.
+        Tokens that decode to similar pixels start with similar embeddings. A scroll by part of a patch is then a sum
+        of neighbours, not something to memorise for each of the K codes.
 
         Args:
-            patches_KP: pixels that each code paints (`Tokenizer.code_patches`).
+            patches_KP: pixels that each code decodes to (`Tokenizer.code_patches`).
         """
         weight_KD = self.token_in.weight[: self.config.num_codes]
         looks_KP = (patches_KP - patches_KP.mean(0)) / patches_KP.std()
-        # A fixed random projection keeps distances, whatever the two widths.
+        # A fixed random projection preserves distances, whatever the two widths.
         projection_PD = torch.randn(looks_KP.shape[1], weight_KD.shape[1], device=weight_KD.device)
         drawn_KD = looks_KP.to(weight_KD) @ projection_PD
         weight_KD.mul_(0.3).add_(drawn_KD / drawn_KD.std() * weight_KD.shape[1] ** -0.5)
 
     @torch.no_grad()
     def remember(self, tokens_BTN: torch.Tensor, led_to_BT: torch.Tensor) -> Memory:
-        """A memory of clean frames; they are read when the next is predicted.
+        """A memory of clean frames, which are read when the next frame is predicted.
 
         Args:
-            tokens_BTN: the frames, T >= 1.
-            led_to_BT: the action that led to each of them; `no_action` where none is known.
+            tokens_BTN: tokens of the frames, T >= 1.
+            led_to_BT: the action that led to each frame; `no_action` where it is unknown.
         """
         memory = Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT)
         if not self.compensation:
             return memory
         frames_BTHWC = self.compensation.decode(tokens_BTN)
         moved_Bd = F.pad(measure(frames_BTHWC), (0, 0, REMEMBERED, 0))
-        # Also of the frame after the last, so that one frame alone is no case of its own.
+        # Includes the frame after the last, so that a single frame needs no special case.
         led_from_BT = F.pad(led_to_BT[:, 1:], (0, 1), value=self.no_action)
         foreseen = self.compensation(frames_BTHWC, moved_Bd, led_from_BT).after_nothing(self.mask_token)
         motion = RecentMotion(frames_BTHWC[:, -1], moved_Bd[:, -REMEMBERED:])
@@ -175,10 +177,12 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def expect(self, memory: Memory, action_B: torch.Tensor) -> Memory:
-        """The memory that awaits the next frame, to which an action leads."""
+        """The memory that awaits the next frame, given the action that leads to it."""
         assert not memory.is_awaiting, "one frame at a time"
         foreseen = None
         if self.compensation:
+            assert memory.motion is not None
+            assert memory.foreseen is not None
             frame_BHWC, moved_BRd = memory.motion
             of_next = self.compensation(frame_BHWC.unsqueeze(1), moved_BRd, action_B.unsqueeze(1))
             foreseen = memory.foreseen.then(of_next)
@@ -186,16 +190,16 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
-        """What the awaited frame may be, some of whose tokens may be `mask_token`.
+        """Predicts the awaited frame from its tokens, some of which may be `mask_token`.
 
         Returns:
-            Its logits `(B, N, K)`, and the memory of the same frames, all of them read.
+            Logits `(B, N, K)` of the frame, and the memory with all its frames read.
         """
         assert memory.is_awaiting, "call expect first: what is next depends on the action"
         num_unread = memory.unread_BTN.shape[1]
         num_past = memory.keys_values[0][0].shape[-2] if memory.keys_values else 0
         keep, device = self.config.context_frames, tokens_BN.device
-        # The masked frame is the last, so that no clean one sees it.
+        # The masked frame comes last, so that no clean frame sees it.
         mask_TT = causal_mask(num_past + num_unread + 1, keep, device)[num_past:]
         frames_BTN = torch.cat([memory.before_BN.unsqueeze(1), memory.unread_BTN, tokens_BN.unsqueeze(1)], dim=1)
         patches_BTPE = self._patches(frames_BTN)
@@ -212,7 +216,7 @@ class Dynamics(nn.Module):
             memory.keys_values or None,
         )
         if num_unread:
-            clean = [(k[..., :-1, :], v[..., :-1, :]) for k, v in seen]  # the masked frame's come last
+            clean = [(k[..., :-1, :], v[..., :-1, :]) for k, v in seen]  # without the masked frame, which comes last
             memory = replace(
                 memory,
                 keys_values=[(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
@@ -227,15 +231,16 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def append(self, tokens_BN: torch.Tensor, memory: Memory) -> Memory:
-        """The memory that holds the awaited frame too, now that it is known."""
+        """The memory extended by the awaited frame, once it is known."""
         assert memory.is_awaiting, "call expect first: an action leads to each frame"
         motion = None
         if self.compensation:
+            assert memory.motion is not None
             motion = memory.motion.then(self.compensation.decode(tokens_BN.unsqueeze(1))[:, 0])
         return replace(memory, unread_BTN=torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], 1), motion=motion)
 
     def read(self, memory: Memory) -> Memory:
-        """The same memory with all its frames read, so that many predictions from it need not each read them."""
+        """The same memory with all its frames read, so that repeated predictions from it do not each read them."""
         hidden_BN = torch.full_like(memory.before_BN, self.mask_token)
         nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
         _, read = self.predict(hidden_BN, self.expect(memory, nothing_B))
@@ -245,12 +250,12 @@ class Dynamics(nn.Module):
     def _logits(
         self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits `(B, S, N, K)` of frames 1 to S, each masked and beside clean ones; and with motion compensation how
-        far the displacements that led to them are from those predicted, in pixels."""
+        """Logits `(B, S, N, K)` of frames 1 to S, each masked and processed beside the clean frames; and with motion
+        compensation the mean distance between predicted and measured displacements, in pixels."""
         num_steps = actions_BS.shape[1]
         clean_BSN = self._add_noise(tokens_BTN[:, :-1])
         masked_BSN = torch.where(mask_BSN, self.mask_token, tokens_BTN[:, 1:])
-        # Frame t was led to by action t - 1; nothing is known of what was before the first.
+        # Action t - 1 led to frame t; the frame and the action before the first frame are unknown.
         unknown_B1N = torch.full_like(clean_BSN[:, :1], self.mask_token)
         unknown_B1 = torch.full_like(actions_BS[:, :1], self.no_action)
         patches_BTPE = self._patches(torch.cat([unknown_B1N, clean_BSN, masked_BSN], dim=1))
@@ -278,7 +283,7 @@ class Dynamics(nn.Module):
         return self._token_logits(x_BTPD[:, num_steps:], foreseen_BSPE), error
 
     def _token_logits(self, x_BTPD: torch.Tensor, foreseen_BTPE: torch.Tensor | None) -> torch.Tensor:
-        # Tied to the embeddings: a token is told by what it is like, and copying is learnt first.
+        # Tied to the embeddings: a token's logit is its similarity to the features, and copying is learnt first.
         x_BTND = self._split(self.patch_out(x_BTPD))
         if foreseen_BTPE is not None:
             x_BTND = x_BTND + self.foreseen_gain * self._split(foreseen_BTPE)
@@ -292,8 +297,8 @@ class Dynamics(nn.Module):
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """Features `(B, T, P, D)` of frames, from what is shown of them and the actions that led to them; and the keys
-        and values of the past and of them."""
+        """Features `(B, T, P, D)` of frames, from their input features and the actions that led to them; and the keys
+        and values of the past and of these frames."""
         x_BTPD = x_BTPD + self.place
         action_BTD = self.action_in(led_to_BT)
         action_BT1D = action_BTD.unsqueeze(2)
@@ -308,11 +313,11 @@ class Dynamics(nn.Module):
         return x_BTPD[:, :, -len(self.place) :], seen
 
     def _patches(self, tokens_BTN: torch.Tensor) -> torch.Tensor:
-        """Embeddings of the tokens of each patch, side by side: `(B, T, P, E)`."""
+        """Concatenated embeddings of the tokens of each patch: `(B, T, P, E)`."""
         return self._merge(self.token_in(tokens_BTN))
 
     def _enter_foreseen(self, patches_BTPE: torch.Tensor, displacement_BTd: torch.Tensor) -> torch.Tensor:
-        """What is foreseen of frames, as it enters the transformer: `(B, T, P, D)`."""
+        """Input features of foreseen frames for the transformer: `(B, T, P, D)`."""
         displacement_BTD = self.displacement_in(displacement_BTd / PIXELS)
         return self.foreseen_patch_in(patches_BTPE) + displacement_BTD.unsqueeze(2)
 
@@ -325,7 +330,7 @@ class Dynamics(nn.Module):
         return rearrange(x_BTPD, "b t (h w) (p q d) -> b t (h p w q) d", h=rows, w=columns, p=size, q=size)
 
     def _draw_mask(self, targets_BSN: torch.Tensor) -> torch.Tensor:
-        """Where to mask: each frame at its own rate, U(min_mask_rate, 1), or wholly, as sampling begins."""
+        """Random mask: each frame at its own rate, U(min_mask_rate, 1), or fully masked, as when sampling starts."""
         if not self.training:
             return torch.ones_like(targets_BSN, dtype=torch.bool)
         draw_BS1, whole_BS1 = _uniform(targets_BSN[..., :1]), _uniform(targets_BSN[..., :1])
@@ -342,20 +347,20 @@ class Dynamics(nn.Module):
 
 
 def _uniform(like: torch.Tensor) -> torch.Tensor:
-    """Drawn from [0, 1), of the shape and on the device of another tensor whose first axis is this rank's batch."""
+    """Uniform samples in [0, 1) with the shape and device of a tensor whose first axis is this rank's batch."""
     return my_share(torch.rand(num_ranks() * len(like), *like.shape[1:], device=like.device))
 
 
 def side_by_side(x_BT: torch.Tensor) -> torch.Tensor:
-    """What is known before each of S + 1 frames, as frames 0 to S - 1, clean, and 1 to S, masked, are told it."""
+    """Inputs of S + 1 frames, rearranged for clean frames 0 to S - 1 followed by masked frames 1 to S."""
     return torch.cat([x_BT[:, :-1], x_BT[:, 1:]], dim=1)
 
 
 def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """Who sees whom among S clean frames (times 0..S-1) and S masked ones (times 1..S): boolean `(2S, 2S)`.
+    """Attention mask of S clean frames (times 0..S-1) and S masked frames (times 1..S): boolean `(2S, 2S)`.
 
-    A clean frame sees itself and the C clean ones before it; a masked frame sees itself and the C clean ones before
-    it. Nobody else sees a masked frame.
+    A clean frame sees itself and the C clean frames before it; a masked frame sees itself and the C clean frames
+    before it. No other frame sees a masked frame.
     """
     clean_sees_clean = causal_mask(num_steps, context_frames, device)
     masked_sees_clean = causal_mask(num_steps, context_frames - 1, device)
@@ -370,12 +375,12 @@ def side_by_side_mask(num_steps: int, context_frames: int, device: torch.device 
 
 
 def build_dynamics(params: "DynamicsParams", **known) -> Dynamics:
-    """A dynamics with the weights that `params.seed` draws.
+    """Builds a dynamics model with weights initialised from `params.seed`.
 
     Args:
         params: its size and conditioning.
-        known: what the caches tell: `num_codes` and `grid` of the tokenizer, `num_actions` of the LAM, and the
-            fingerprints of both.
+        known: config fields from the caches: `num_codes` and `grid` of the tokenizer, `num_actions` of the LAM, and
+            the fingerprints of both.
     """
     torch.manual_seed(params.seed)
     return Dynamics(config_from(DynamicsConfig, params, **known))

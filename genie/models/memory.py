@@ -1,6 +1,6 @@
-"""What the dynamics knows of the past while a world is played: the key-value cache, and what is not read into it yet.
+"""Memory of the dynamics model while a world is played: the key-value cache, and the frames not yet read into it.
 
-Axes: `B` worlds, `T` frames, `N` tokens a frame, `C` context frames.
+Axes: `B` worlds, `T` frames, `N` tokens per frame, `C` context frames.
 """
 
 from dataclasses import dataclass, replace
@@ -14,20 +14,20 @@ from genie.models.st_transformer import KeyValue
 
 @dataclass(frozen=True)
 class Memory:
-    """What the dynamics knows of the past; made by `Dynamics.remember`.
+    """The past as the dynamics model sees it; made by `Dynamics.remember`.
 
-    The rule by which the window slides: a frame's keys and values are computed once, when it is read, from the C
-    frames before it; it leaves when C others have been read after it. Frames are read in the same pass as the first
-    MaskGIT step of the frame that follows them, so that a frame at play costs one pass a MaskGIT step.
+    Sliding window: a frame's keys and values are computed once, when the frame is read, from the C frames before it.
+    They are dropped when C further frames have been read. Frames are read in the same pass as the first MaskGIT step
+    of the frame that follows them, so a frame costs one pass per MaskGIT step.
 
     Attributes:
-        keys_values: of each layer, those of the last C frames that were read; empty at the beginning.
-        before_BN: tokens of the last frame that was read; mask tokens at the beginning.
-        unread_BTN: tokens of the frames since.
-        led_to_BT: the action that led to each of those, and to the next frame if that is awaited.
-        num_read: how many frames were read in all, which is the time of the first unread one.
-        foreseen: with motion compensation, what the frame before each of them told of it.
-        motion: with motion compensation, what the next is expected from.
+        keys_values: keys and values of the last C frames read, per layer; empty at the beginning.
+        before_BN: tokens of the last frame read; mask tokens at the beginning.
+        unread_BTN: tokens of the frames not yet read.
+        led_to_BT: the action that led to each unread frame, and to the next frame if it is awaited.
+        num_read: total number of frames read, which is the time of the first unread frame.
+        foreseen: with motion compensation, the prediction of each of these frames from the frame before it.
+        motion: with motion compensation, the recent motion from which the next frame is predicted.
     """
 
     keys_values: list[KeyValue]
@@ -49,7 +49,7 @@ class Memory:
         return self.led_to_BT.shape[1] > self.unread_BTN.shape[1]
 
     def repeated(self, times: int) -> "Memory":
-        """That of each world so many times in a row, as of so many worlds."""
+        """The memory with each world repeated `times` times in a row."""
 
         def many(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.repeat_interleave(times, dim=0)

@@ -1,4 +1,4 @@
-"""What moved in a transition: the encoder that the latent action model shares with the probe it is judged by.
+"""Motion encoder: features of transitions, for the latent action model and for the probe that evaluates it.
 
 Axes: `B` batch, `T` frames, `H W C` pixels, `h w` grid of 4x4 patches, `P` pixels of a patch, `D` width, `M` any number
 of transitions.
@@ -15,13 +15,13 @@ PATCH_DIM = 3 * PATCH**2
 
 
 class MotionEncoder(nn.Module):
-    """Transitions, each with its history, to one vector of `dim` numbers for each of `cells ** 2` parts of the picture.
+    """Encodes a transition and its history as one vector of size `dim` for each of `cells ** 2` parts of the picture.
 
     Args:
-        history: frames seen before the change, the present one included.
-        width: channels at the grid of patches; `dim` is twice that.
-        num_blocks: residual blocks.
-        cells: parts a side, each of which is averaged; with one, whatever is small is lost among the rest.
+        history: number of frames before the change, including the present one.
+        width: channels on the grid of patches; `dim` is twice that.
+        num_blocks: number of residual blocks.
+        cells: parts per side, each average-pooled; with one, small objects are lost among the rest.
     """
 
     def __init__(self, history: int, width: int, num_blocks: int, cells: int = 1):
@@ -40,22 +40,22 @@ class MotionEncoder(nn.Module):
         )
 
     def forward(self, history_MPhw: torch.Tensor, change_MPhw: torch.Tensor) -> torch.Tensor:
-        """Vectors `(M, dim * cells ** 2)`, channel by channel, of histories, as `histories` makes them, and of the
-        changes that came next."""
+        """Vectors `(M, dim * cells ** 2)`, ordered by channel, of the histories returned by `histories` and of the
+        changes that follow them."""
         stacked = torch.cat([history_MPhw, change_MPhw], dim=1)
         return self.layers(stacked.contiguous(memory_format=torch.channels_last))
 
 
 def to_patches(frames_BTHWC: torch.Tensor) -> torch.Tensor:
-    """uint8 frames to `(B, T, P, h, w)` in [-0.5, 0.5], the pixels of a patch as channels."""
+    """Converts uint8 frames to `(B, T, P, h, w)` in [-0.5, 0.5], with the pixels of a patch as channels."""
     patches = rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (c p q) h w", p=PATCH, q=PATCH)
     return patches.float() / 255 - 0.5
 
 
 def histories(patches_BTPhw: torch.Tensor, length: int) -> torch.Tensor:
-    """Each frame beside the `length - 1` differences that led to it, as channels: `(B, T, length * P, h, w)`.
+    """Each frame and the `length - 1` frame differences that led to it, as channels: `(B, T, length * P, h, w)`.
 
-    Before the first frame, the world stood still.
+    Differences before the first frame are 0.
     """
     changes = torch.cat([torch.zeros_like(patches_BTPhw[:, :1]), patches_BTPhw.diff(dim=1)], dim=1)
     parts = [patches_BTPhw]

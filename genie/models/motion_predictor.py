@@ -1,10 +1,11 @@
-"""Motion prediction: how far the whole picture will have moved in the next frame, from the past and the action.
+"""Motion prediction: displacement of the whole picture in the next frame, from the past and the action.
 
-Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `R` displacements
-remembered, `d` the two numbers of each: pixels to the right and downwards.
+Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `R` past
+displacements, `d` the two components of each: pixels to the right and downwards.
 
-Learnt apart from the dynamics and before it: displacements are measured between frames (`genie.models.registration`),
-so one small network can see every transition many times in the time in which the dynamics sees each once.
+The motion predictor is trained separately from the dynamics model and before it. Displacements are measured between
+frames (`genie.models.registration`), so a small network can see every transition many times in the time in which the
+dynamics model sees each once.
 """
 
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from genie.models.recent_motion import PIXELS, REMEMBERED, as_seen, cut_short, n
 if TYPE_CHECKING:
     from genie.core.params import MotionParams
 
-HUBER = 0.25  # from so many units on, an error counts by its size, no longer by its square
-HIDDEN = 128  # units of each layer
+HUBER = 0.25  # error, in units of `PIXELS`, above which the Huber loss is linear
+HIDDEN = 128  # units per layer
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class MotionPredictorConfig:
     """Shape of the motion predictor.
 
     Attributes:
-        num_actions: how many actions, beside the one that is not known, whose number is this.
+        num_actions: number of actions; also the index of the unknown action.
         frame_size: rows and columns of a frame.
-        lam_fingerprint: tells whose latent actions they are.
+        lam_fingerprint: identifies the LAM of the latent actions.
     """
 
     num_actions: int
@@ -40,14 +41,15 @@ class MotionPredictorConfig:
 
 
 class MotionPredictor(nn.Module):
-    """The last frame, the displacements that led to it and an action to the next displacement.
+    """Predicts the next displacement from the last frame, the displacements that led to it and an action.
 
     Args:
-        config: its shape.
+        config: shape of the model.
     """
 
     kind, stage = "motion", "train_motion"
     config_class = MotionPredictorConfig
+    fingerprint: str  # set by `load_model`
     history = REMEMBERED + 1  # frames before the next one
     observe = staticmethod(observe_motion)
 
@@ -57,18 +59,18 @@ class MotionPredictor(nn.Module):
         self.action_in = nn.Embedding(config.num_actions + 1, HIDDEN)
         self.past_in = nn.Linear(num_seen(config.frame_size), HIDDEN)
         self.layers = nn.Sequential(nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 2))
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Huber's loss: what a repeated texture makes of a few measurements does not drown the others.
+        """Huber loss, so that the few measurements that repeated textures corrupt do not dominate.
 
         Args:
-            batch: transitions as `observe_motion` gives them, and `actions_M` int64.
+            batch: transitions as returned by `observe_motion`, and `actions_M` int64.
 
         Returns:
-            The loss, and metrics: `motion_error`, mean distance of the predicted displacement from the measured one, in
-            pixels.
+            The loss, and metrics: `motion_error`, the mean distance between the predicted and the measured
+            displacement, in pixels.
         """
         past_MRd = cut_short(batch["past_MRd"]) if self.training else batch["past_MRd"]
         predicted_Md = self.predict(batch["coarse_MHW"], past_MRd, batch["actions_M"])
@@ -79,21 +81,21 @@ class MotionPredictor(nn.Module):
         """The next displacement `(M, 2)`, in pixels.
 
         Args:
-            coarse_MHW: frames as `look` sees them.
-            past_MRd: the displacements that led to them, the latest first, in pixels; 0 where none is known.
-            actions_M: what leads on from them.
+            coarse_MHW: frames as returned by `look`.
+            past_MRd: the displacements that led to them, the latest first, in pixels; 0 where unknown.
+            actions_M: the actions that follow them.
         """
-        with torch.autocast(coarse_MHW.device.type, enabled=False):  # bfloat16 loses a tenth of 30 pixels
+        with torch.autocast(coarse_MHW.device.type, enabled=False):  # bfloat16 loses a tenth of a pixel at 30
             seen_MD = as_seen(coarse_MHW, past_MRd)
             return self.layers(self.past_in(seen_MD) + self.action_in(actions_M)) * PIXELS
 
 
 def build_motion_predictor(params: "MotionParams", **known) -> MotionPredictor:
-    """A motion predictor with the weights that `params.seed` draws.
+    """Builds a motion predictor with weights initialised from `params.seed`.
 
     Args:
         params: its seed.
-        known: the fields of its config: what the caches tell of actions, and `frame_size`.
+        known: config fields: those of the actions, from the caches, and `frame_size`.
     """
     torch.manual_seed(params.seed)
     return MotionPredictor(MotionPredictorConfig(**known))

@@ -51,6 +51,7 @@ class PixelLam(nn.Module):
 
     kind, stage = "pixel_lam", "train_lam"
     config_class = PixelLamConfig
+    fingerprint: str  # set by `load_model`
 
     def __init__(self, config: PixelLamConfig):
         super().__init__()
@@ -70,8 +71,8 @@ class PixelLam(nn.Module):
         self.decoder = nn.ModuleList(ResidualBlock(width, config.code_dim) for _ in range(config.num_blocks))
         self.decoder_out = nn.Conv2d(width, PATCH_DIM, 3, padding=1)
         nn.init.zeros_(self.decoder_out.weight)
-        nn.init.zeros_(self.decoder_out.bias)
-        self.to(memory_format=torch.channels_last)
+        nn.init.zeros_(self.decoder_out.bias)  # pyright: ignore[reportArgumentType]
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Computes the loss of uint8 frames `(B, T, H, W, 3)`, T > history, and metrics.

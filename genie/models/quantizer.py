@@ -1,7 +1,7 @@
-"""Vector quantizers: continuous vectors in, codes of a finite codebook out.
+"""Vector quantizers: map continuous vectors to codes of a finite codebook.
 
-Axes: `...` any leading axes, `D` code width, `K` codes, `M` vectors in a batch, `R` of them at once, `G` groups of `J`
-codes.
+Axes: `...` any leading axes, `D` code width, `K` codes, `M` vectors in a batch, `R` vectors in a chunk, `G` groups of
+`J` codes.
 
 Both quantizers share one interface: `forward(z) -> (quantized, codes, loss)`, `lookup(codes) -> vectors`,
 `num_codes` and `dim`. Gradients pass straight through the rounding (van den Oord et al. 2017, section 3.2).
@@ -17,18 +17,21 @@ from torch import nn
 from genie.distributed.collectives import num_ranks, rows_of_all_ranks, sum_over_ranks
 from genie.models.chunks import chunks
 
-GROUPS = 32  # of codes, at most
+GROUPS = 32  # maximum number of groups of codes
 
 
 class FSQ(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505, section 3.1).
 
-    Each of the D numbers of a vector is bounded and rounded to one of `levels[d]` values; the codebook is
-    their product, so no code can die for want of a gradient and there is nothing to learn or lose.
+    Each of the D components of a vector is bounded and rounded to one of `levels[d]` values. The codebook is their
+    product, so it is not learnt and no code can die for lack of a gradient.
 
     Args:
-        levels: number of values a dimension, each at least 3: of two, one would lie where tanh has no slope.
+        levels: number of values per dimension, each at least 3: with two, one would lie where tanh has no slope.
     """
+
+    levels: torch.Tensor
+    radix: torch.Tensor
 
     def __init__(self, levels: list[int]):
         super().__init__()
@@ -60,18 +63,22 @@ class FSQ(nn.Module):
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest-neighbour codebook kept as running means of its members (VQ-VAE, 1711.00937, appendix A.1).
+    """Nearest-neighbour codebook of running means of the assigned vectors (VQ-VAE, 1711.00937, appendix A.1).
 
-    Codes that (almost) nothing is assigned to are dead: no mean ever moves them again. They are re-drawn from the
-    encoder's outputs of the same batch, each time their running share falls under `revive_share / K`.
+    Codes with (almost) no assigned vectors are dead: no mean ever moves them again. They are re-drawn from the
+    encoder's outputs of the same batch whenever their running share falls below `revive_share / K`.
 
     Args:
         num_codes: K.
         dim: D.
         commitment_weight: weight of the commitment loss ||z - sg[e]||^2.
         ema_decay: decay of the running counts and sums, in [0, 1).
-        revive_share: a code whose running share is below this part of a uniform share is re-drawn.
+        revive_share: a code whose running share is below this fraction of a uniform share is re-drawn.
     """
+
+    codebook: torch.Tensor
+    running_count: torch.Tensor
+    running_sum: torch.Tensor
 
     def __init__(
         self, num_codes: int, dim: int, commitment_weight: float, ema_decay: float, revive_share: float = 0.05
@@ -108,7 +115,7 @@ class VectorQuantizer(nn.Module):
         sum_KD = torch.zeros_like(self.running_sum).index_add_(0, codes_M, z_MD)
         sum_over_ranks(count_K, sum_KD)
         num_vectors = len(z_MD) * num_ranks()
-        # Before the first update the running means know nothing: every code counts as dead and is drawn.
+        # Before the first update the running means are empty, so every code counts as dead and is drawn.
         self.running_count.lerp_(count_K / num_vectors, 1 - self.ema_decay)
         self.running_sum.lerp_(sum_KD / num_vectors, 1 - self.ema_decay)
         dead_K = self.running_count < self.revive_share / self.num_codes
@@ -121,14 +128,14 @@ class VectorQuantizer(nn.Module):
 
 
 def nearest(z_MD: torch.Tensor, codebook_KD: torch.Tensor) -> torch.Tensor:
-    """Which row of the codebook is nearest to each vector, the first of equals: `(M,)` int64."""
+    """Index of the codebook row nearest to each vector, the first one in a tie: `(M,)` int64."""
     num_codes = len(codebook_KD)
     offset_K = codebook_KD.square().sum(-1)
     found = []
     for (z_RD,) in chunks(z_MD, width=num_codes):
-        # Squared distance, less what all codes share.
+        # Squared distance, without the term that all codes share.
         distance_RK = torch.addmm(offset_K, z_RD, codebook_KD.T, alpha=-2)
-        # First the group, then which of it: a CPU finds least values many times faster than where they are.
+        # Find the group first, then the code in it: on a CPU, min is many times faster than argmin.
         distance_RGJ = distance_RK.unflatten(1, (math.gcd(num_codes, GROUPS), -1))
         group_R = distance_RGJ.amin(-1).min(-1).indices
         distance_RJ = distance_RGJ[torch.arange(len(z_RD), device=z_RD.device), group_R]

@@ -1,11 +1,11 @@
-"""Registration: how far the whole picture moved from one frame to the next, to a fraction of a pixel.
+"""Registration: displacement of the whole picture from one frame to the next, to a fraction of a pixel.
 
-Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `d` the two numbers
-of a displacement: pixels to the right and downwards.
+Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `d` the two
+components of a displacement: pixels to the right and downwards.
 
-Phase correlation's older sibling: the mean squared difference of the two frames over all shifts at once, by three
-Fourier transforms (Fienup 1997, "Invariant error metrics for image reconstruction"; Padfield 2012, "Masked object
-registration in the Fourier domain"), and a parabola through its minimum.
+The method is related to phase correlation. Three Fourier transforms give the mean squared difference of the two frames
+for all shifts at once (Fienup 1997, "Invariant error metrics for image reconstruction"; Padfield 2012, "Masked object
+registration in the Fourier domain"), and a parabola is fitted to its minimum.
 """
 
 from typing import NamedTuple
@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 
 MAX_SHIFT = 30  # pixels
-MIN_OVERLAP = 0.2  # of the pixels that count; with fewer, one match cannot be told from another
-PADDED = 96  # pixels a side, so that no shift up to the largest wraps round
-# Of the squared difference of gray values in [0, 1], at the largest shift: repeated textures match at many shifts.
+MIN_OVERLAP = 0.2  # minimum share of the counted pixels that overlap; with fewer, matches are ambiguous
+PADDED = 96  # pixels per side after padding, so that no shift up to `MAX_SHIFT` wraps around
+# Penalty of the largest shift, in squared gray values of [0, 1], since repeated textures match at many shifts.
 SHIFT_PENALTY = 2e-3
-CHUNK = 128  # frames transformed at once: what fits a processor's cache
+CHUNK = 128  # frames transformed at once, to fit a processor's cache
 
 
 class Box(NamedTuple):
     """A rectangle of pixels.
 
     Attributes:
-        top, left: its first row and column.
-        height, width: how many it has.
+        top, left: first row and column.
+        height, width: number of rows and columns.
     """
 
     top: int
@@ -35,11 +35,11 @@ class Box(NamedTuple):
     width: int
 
     def crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """Its pixels of frames `(..., H, W, C)`."""
+        """Crops frames `(..., H, W, C)` to the box."""
         return frames[..., self.top : self.top + self.height, self.left : self.left + self.width, :]
 
     def grown(self, rows: int, columns: int, frame_size: tuple[int, int]) -> "Box":
-        """The box with as many more rows and columns on every side, as far as there are any."""
+        """The box enlarged by `rows` and `columns` on every side, clipped to the frame."""
         top, left = max(0, self.top - rows), max(0, self.left - columns)
         bottom = min(frame_size[0], self.top + self.height + rows)
         right = min(frame_size[1], self.left + self.width + columns)
@@ -47,18 +47,18 @@ class Box(NamedTuple):
 
 
 def displacements(frames_BTHWC: torch.Tensor, ignored: Box | None = None) -> torch.Tensor:
-    """How far the picture moved in each transition: float32 `(B, S, 2)`, in pixels, at most `MAX_SHIFT` either way.
+    """Displacement of the picture in each transition: float32 `(B, S, 2)`, in pixels, at most `MAX_SHIFT` either way.
 
     Args:
         frames_BTHWC: uint8 frames, T >= 2.
-        ignored: pixels that do not count in either frame, such as a sprite that stays where it is.
+        ignored: pixels to ignore in both frames, such as a sprite that stays in place.
     """
     num_clips, num_frames, height, width, _ = frames_BTHWC.shape
     counted_HW = torch.ones(height, width, device=frames_BTHWC.device)
     if ignored:
         ignored.crop(counted_HW.unsqueeze(-1)).zero_()
     frames_MHWC = frames_BTHWC.flatten(0, 1)
-    # All frames as one clip, so that each is transformed once; what lies between two clips is dropped at the end.
+    # All frames form one clip, so that each is transformed once; displacements between clips are dropped at the end.
     found = [
         _register(frames_MHWC[first : first + CHUNK + 1], counted_HW) for first in range(0, len(frames_MHWC) - 1, CHUNK)
     ]
@@ -73,14 +73,14 @@ def past_displacements(moved_BSd: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def warp(frames_MHWC: torch.Tensor, displacement_Md: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames moved by displacements, between pixels linearly.
+    """Moves frames by displacements, with bilinear interpolation.
 
     Args:
-        frames_MHWC: float.
-        displacement_Md: in pixels, as `displacements` gives them.
+        frames_MHWC: float frames.
+        displacement_Md: displacements in pixels, as returned by `displacements`.
 
     Returns:
-        The moved frames, and `(M, H, W)` bool: where a frame shows what it showed before, at another place.
+        The moved frames, and `(M, H, W)` bool: where a moved frame shows pixels from inside the original frame.
     """
     height, width = frames_MHWC.shape[1:3]
     rows_H1 = torch.arange(height, device=frames_MHWC.device).unsqueeze(1)
@@ -94,17 +94,17 @@ def warp(frames_MHWC: torch.Tensor, displacement_Md: torch.Tensor) -> tuple[torc
 
 
 def _register(frames_THWC: torch.Tensor, counted_HW: torch.Tensor) -> torch.Tensor:
-    """Displacements `(T-1, 2)` of frames in a row, from the pixels that count."""
+    """Displacements `(T-1, 2)` of consecutive frames, from the counted pixels."""
     gray_THW = frames_THWC.float().mean(-1) / 255
     with torch.autocast(frames_THWC.device.type, enabled=False):
         counted, seen, squared = (
             _spectrum(x) for x in (counted_HW, gray_THW * counted_HW, gray_THW.square() * counted_HW)
         )
-        # The squared difference multiplied out, each product a correlation, and all of them one inverse transform.
+        # Expanded squared difference: each product is a correlation, and one inverse transform serves all of them.
         differences = squared[:-1].conj() * counted + counted.conj() * squared[1:] - 2 * seen[:-1].conj() * seen[1:]
         overlap_YX = _shifts(counted.conj() * counted)
         error_SYX = _shifts(differences).clamp_min(0) / overlap_YX.clamp_min(1)
-        error_SYX = error_SYX.masked_fill(overlap_YX < MIN_OVERLAP * counted_HW.sum(), 1.0)  # no match at all
+        error_SYX = error_SYX.masked_fill(overlap_YX < MIN_OVERLAP * counted_HW.sum(), 1.0)  # too little overlap
     shifts = torch.arange(-MAX_SHIFT, MAX_SHIFT + 1, device=frames_THWC.device)
     error_SYX = error_SYX + SHIFT_PENALTY / MAX_SHIFT * torch.hypot(shifts[:, None], shifts.float())
     best_S = error_SYX.flatten(1).argmin(1)
@@ -116,13 +116,13 @@ def _spectrum(images: torch.Tensor) -> torch.Tensor:
 
 
 def _shifts(spectrum: torch.Tensor) -> torch.Tensor:
-    """Correlations at the shifts that count, rows and columns from `-MAX_SHIFT` to `MAX_SHIFT`."""
+    """Correlations at shifts from `-MAX_SHIFT` to `MAX_SHIFT`, by rows and columns."""
     shifts = torch.arange(-MAX_SHIFT, MAX_SHIFT + 1, device=spectrum.device) % PADDED
     return torch.fft.irfft2(spectrum, s=(PADDED, PADDED))[..., shifts[:, None], shifts]
 
 
 def _vertex(error_SYX: torch.Tensor, best_S: torch.Tensor, axis: int) -> torch.Tensor:
-    """Along an axis, where the parabola through the least error and its two neighbours has its vertex: `(S,)`."""
+    """Vertex, along an axis, of the parabola through the least error and its two neighbours: `(S,)`."""
     size = error_SYX.shape[-1]
     index_S = best_S // size if axis == 1 else best_S % size
     middle_S = index_S.clamp(1, size - 2)

@@ -79,6 +79,8 @@ class SpatialAttention(Attention):
 class TemporalAttention(Attention):
     """Attention over frames at each token position, with rotary time embeddings (arXiv 2104.09864)."""
 
+    frequencies: torch.Tensor
+
     def __init__(self, width: int, num_heads: int):
         super().__init__(width, num_heads)
         head_dim = width // num_heads

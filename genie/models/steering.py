@@ -1,10 +1,10 @@
-"""Steering: which latent action an arrow presses now, from the last frame, how it came to move, and the action before.
+"""Steering: which latent action an arrow presses, given the recent motion and the previous latent action.
 
-Latent actions are surprise: what "right" means on the ground, in the air and at full speed is another one each time.
-Nothing of the world depends on this: it is learnt last, for people, from transitions whose true action is known.
+Latent actions encode surprise, so "right" is a different one on the ground, in the air and at full speed. The world
+does not depend on the steering: it is trained last, for players, from transitions whose true action is known.
 
-Axes: `B` worlds, `M` any number of transitions, `A` latent actions, `E` effective true actions, `H W` pixels, `R`
-displacements remembered, `d` the two numbers of each.
+Axes: `B` worlds, `M` any number of transitions, `A` latent actions, `E` effective actions, `H W` pixels, `R` past
+displacements, `d` the two components of each.
 """
 
 from collections.abc import Sequence
@@ -30,20 +30,20 @@ from genie.models.recent_motion import (
 if TYPE_CHECKING:
     from genie.core.params import SteeringParams
 
-HIDDEN = 128  # units of each layer
-FORGOTTEN = 0.1  # of transitions in training, the share whose latent action before is not known
-TELLING = 2  # how much more it counts that a latent action tells an arrow from others than that it is likely
+HIDDEN = 128  # units per layer
+FORGOTTEN = 0.1  # share of training transitions whose previous latent action is hidden
+TELLING = 2  # exponent that weights P(effect | latent, past)
 
 
 @dataclass(frozen=True)
 class SteeringConfig:
-    """Shape of what steers.
+    """Shape of the steering network.
 
     Attributes:
         num_effects: E.
         num_actions: A.
         frame_size: rows and columns of a frame.
-        lam_fingerprint: tells whose latent actions they are.
+        lam_fingerprint: identifies the LAM of the latent actions.
     """
 
     num_effects: int
@@ -53,14 +53,15 @@ class SteeringConfig:
 
 
 class Steering(nn.Module):
-    """`P(latent action | effective action, recent motion, latent action before)`, and what to press by it.
+    """Chooses latent actions by `P(latent action | effective action, recent motion, previous latent action)`.
 
     Args:
-        config: its shape.
+        config: shape of the model.
     """
 
     kind, stage = "steering", "train_steering"
     config_class = SteeringConfig
+    fingerprint: str  # set by `load_model`
     history = REMEMBERED + 1  # frames before the next one
     observe = staticmethod(observe_motion)
 
@@ -73,24 +74,24 @@ class Steering(nn.Module):
         self.layers = nn.Sequential(
             nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, config.num_actions)
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     @property
     def unknown(self) -> int:
-        """In place of the latent action before, where none is known."""
+        """Index of an unknown previous latent action."""
         return self.config.num_actions
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy of the latent action that followed.
 
         Args:
-            batch: transitions as `observe_motion` gives them, and int64 `effects_M` in [0, E), `before_M` and
-                `actions_M` in [0, A), the latent actions before and of each.
+            batch: transitions as returned by `observe_motion`, and int64 `effects_M` in [0, E), `before_M` and
+                `actions_M` in [0, A), the previous and the present latent action of each.
 
         Returns:
-            The loss, and metrics: `cross_entropy`, which is the loss, in nats, and `accuracy`, the share whose latent
-            action is the likeliest.
+            The loss, and metrics: `cross_entropy`, which is the loss, in nats, and `accuracy`, the share of transitions
+            whose latent action is the likeliest.
         """
         past_MRd, before_M, actions_M = batch["past_MRd"], batch["before_M"], batch["actions_M"]
         if self.training:
@@ -108,10 +109,10 @@ class Steering(nn.Module):
         """Logits `(M, A)` of the latent action that follows.
 
         Args:
-            coarse_MHW: frames as `look` sees them.
-            past_MRd: the displacements that led to them, the latest first, in pixels; 0 where none is known.
+            coarse_MHW: frames as returned by `look`.
+            past_MRd: the displacements that led to them, the latest first, in pixels; 0 where unknown.
             before_M: the latent action that led to them, or `unknown`.
-            effects_M: the effective action that leads on from them.
+            effects_M: the effective action that follows them.
         """
         with torch.autocast(coarse_MHW.device.type, enabled=False):
             seen_MD = self.seen_in(as_seen(coarse_MHW, past_MRd))
@@ -121,29 +122,29 @@ class Steering(nn.Module):
     def press(self, motion: RecentMotion, before_B: torch.Tensor) -> torch.Tensor:
         """The latent action that each arrow presses: `(B, E)` int64.
 
-        The likeliest alone would often be the same for many arrows, since most pasts go on in one way whatever is
-        pressed; the most telling alone is what hardly ever follows. So their product is greatest:
-        `P(latent | effect, past)` times `P(effect | latent, past) ** TELLING`, were all effects equally frequent.
+        It maximises `P(latent | effect, past) * P(effect | latent, past) ** TELLING`, with all effects taken as equally
+        frequent. The first factor alone would often choose the same latent action for many arrows, since most pasts
+        continue in one way whatever is pressed. The second alone would choose latent actions that hardly ever follow.
 
         Args:
-            motion: what is known of the worlds' motion.
+            motion: recent motion of the worlds.
             before_B: the latent action that led to their last frame, or `unknown`.
         """
         num_effects = self.config.num_effects
         seen_B = look(motion.frame_BHWC), motion.moved_BRd.flip(1), before_B
-        seen_M = (part.repeat_interleave(num_effects, dim=0) for part in seen_B)
+        coarse_MHW, past_MRd, before_M = (part.repeat_interleave(num_effects, dim=0) for part in seen_B)
         effects_M = torch.arange(num_effects, device=before_B.device).repeat(len(before_B))
-        likely_MA = self.logits(*seen_M, effects_M).log_softmax(-1)
+        likely_MA = self.logits(coarse_MHW, past_MRd, before_M, effects_M).log_softmax(-1)
         likely_BEA = likely_MA.unflatten(0, (-1, num_effects))
         telling_BEA = likely_BEA - likely_BEA.logsumexp(dim=1, keepdim=True)
         return (likely_BEA + TELLING * telling_BEA).argmax(-1)
 
     def press_in_turn(self, frames_THWC: torch.Tensor, effects_S: Sequence[int]) -> list[int]:
-        """The S latent actions that arrows would have pressed between the frames of a film, nothing known before.
+        """The S latent actions that arrows would have pressed between consecutive frames, with nothing known before.
 
         Args:
             frames_THWC: uint8, T = S + 1.
-            effects_S: the effective action that was taken after each frame but the last.
+            effects_S: the effective action taken after each frame but the last.
         """
         motion, latents = RecentMotion.of(frames_THWC[None, :1]), [self.unknown]
         for effect, frame_HWC in zip(effects_S, frames_THWC[1:], strict=True):
@@ -154,11 +155,11 @@ class Steering(nn.Module):
 
 
 def build_steering(params: "SteeringParams", **known) -> Steering:
-    """What steers, with the weights that `params.seed` draws.
+    """Builds the steering network with weights initialised from `params.seed`.
 
     Args:
         params: its seed.
-        known: the fields of its config: what the caches tell of actions, `num_effects` and `frame_size`.
+        known: config fields: those of the actions, from the caches, `num_effects` and `frame_size`.
     """
     torch.manual_seed(params.seed)
     return Steering(SteeringConfig(**known))

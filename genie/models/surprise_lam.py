@@ -70,6 +70,9 @@ class SurpriseLam(nn.Module):
 
     kind, stage = "surprise_lam", "train_lam"
     config_class = SurpriseLamConfig
+    fingerprint: str  # set by `load_model`
+    clusters: torch.Tensor
+    steps_trained: torch.Tensor
 
     def __init__(self, config: SurpriseLamConfig):
         super().__init__()
@@ -149,7 +152,8 @@ class SurpriseLam(nn.Module):
         batch = {name: part.flatten(0, 1) for name, part in self.observe(frames_BTHWC).items()}
         with torch.autocast(frames_BTHWC.device.type, enabled=False):
             *_, likelihood_MA, posterior_MA = self._weigh(batch)
-        return tuple(part.unflatten(0, (len(frames_BTHWC), -1)) for part in (posterior_MA.argmax(-1), likelihood_MA))
+        shape = (len(frames_BTHWC), -1)
+        return posterior_MA.argmax(-1).unflatten(0, shape), likelihood_MA.unflatten(0, shape)
 
     @torch.no_grad()
     def observe(self, frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -239,8 +243,8 @@ def _mlp(num_inputs: int, width: int, num_outputs: int, *, born_zero: bool = Fal
         nn.Linear(num_inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_outputs)
     )
     if born_zero:
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
     return layers
 
 

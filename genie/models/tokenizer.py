@@ -1,8 +1,8 @@
 """The video tokenizer: a per-frame convolutional VQ-VAE (Genie, section 2.1; VQ-VAE, arXiv 1711.00937).
 
-Axes: `B` batch, `T` frames, `H W C` pixels, `h w` token grid, `N = h*w` tokens a frame, `D` width, `K` codes.
+Axes: `B` batch, `T` frames, `H W C` pixels, `h w` token grid, `N = h*w` tokens per frame, `D` width, `K` codes.
 
-Frame by frame, so that tokens depend on nothing but their frame and a cache of them is exact.
+Frames are encoded independently, so tokens depend only on their frame and a cache of tokens is exact.
 """
 
 import math
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Shape of the tokenizer; the meaning of each value stands in `params.yaml`."""
+    """Shape of the tokenizer; `params.yaml` documents each value."""
 
     quantizer: Literal["fsq", "vq"]
     fsq_levels: tuple[int, ...]
@@ -39,14 +39,15 @@ class TokenizerConfig:
 
 
 class Tokenizer(nn.Module):
-    """Frames to 16x16 tokens and back.
+    """Encodes frames as 16x16 tokens, and decodes tokens to frames.
 
     Args:
-        config: its shape.
+        config: shape of the model.
     """
 
     kind, stage = "tokenizer", "train_tokenizer"
     config_class = TokenizerConfig
+    fingerprint: str  # set by `load_model`
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -74,7 +75,7 @@ class Tokenizer(nn.Module):
             nn.Conv2d(width, patch_dim, 3, padding=1),
             nn.PixelShuffle(PATCH),
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Reconstruction loss of uint8 frames `(B, T, H, W, 3)`, and metrics: `mse`, `psnr`, codebook health."""
@@ -86,20 +87,20 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames_BHWC: torch.Tensor) -> torch.Tensor:
-        """Tokens `(B, N)` int64 in [0, K) of uint8 frames `(B, H, W, 3)`."""
+        """Encodes uint8 frames `(B, H, W, 3)` as tokens `(B, N)` int64 in [0, K)."""
         _, codes_Bhw, _ = self._quantize(_to_pixels(frames_BHWC))
         return rearrange(codes_Bhw, "b h w -> b (h w)")
 
     @torch.no_grad()
     def decode(self, tokens_BN: torch.Tensor) -> torch.Tensor:
-        """uint8 frames `(B, H, W, 3)` of tokens `(B, N)`."""
+        """Decodes tokens `(B, N)` to uint8 frames `(B, H, W, 3)`."""
         h, w = self.grid
         pixels_BCHW = self._decode_pixels(self.quantizer.lookup(rearrange(tokens_BN, "b (h w) -> b h w", h=h, w=w)))
         return rearrange((pixels_BCHW.clamp(0, 1) * 255).round().to(torch.uint8), "b c h w -> b h w c")
 
     @torch.no_grad()
     def code_patches(self) -> torch.Tensor:
-        """What each code looks like among its like: `(K, P)` pixels in [0, 1] of the patch it paints, flattened."""
+        """Flattened patch `(K, P)`, pixels in [0, 1], that each code decodes to in a frame of that code only."""
         device = next(self.parameters()).device
         patches = []
         for codes in torch.arange(self.num_codes, device=device).split(256):
@@ -121,6 +122,6 @@ def _to_pixels(frames_BHWC: torch.Tensor) -> torch.Tensor:
 
 
 def build_tokenizer(params: "TokenizerParams") -> Tokenizer:
-    """A tokenizer with the weights that `params.seed` draws."""
+    """Builds a tokenizer with weights initialised from `params.seed`."""
     torch.manual_seed(params.seed)
     return Tokenizer(config_from(TokenizerConfig, params))

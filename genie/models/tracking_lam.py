@@ -31,6 +31,7 @@ class TrackingLam(SurpriseLam):
     """
 
     kind = "tracking_lam"
+    likeness_K: torch.Tensor
 
     def __init__(self, config: SurpriseLamConfig):
         super().__init__(config)

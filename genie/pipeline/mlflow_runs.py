@@ -88,7 +88,7 @@ class MlflowTracker(Tracker):
             with mlflow.start_run(self.run_id), warnings.catch_warnings(record=True):
                 mlflow.pyfunc.log_model(
                     name="world",
-                    python_model=find_spec("genie.world.pyfunc").origin,
+                    python_model=find_spec("genie.world.pyfunc").origin,  # pyright: ignore[reportOptionalMemberAccess]
                     artifacts={"world": str(folder)},
                     signature=signature,
                     pip_requirements=[],  # not inferred, which takes a process; genie, on no package index, brings all

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from genie.core.files import replacing
 from genie.core.paths import CURVES_FOLDER, METRICS_FOLDER
@@ -38,7 +39,7 @@ def write_curve(name: str, rows: Sequence[Mapping[str, float]]) -> None:
         writer.writerows(rows)
 
 
-def _round(key: str, value: float) -> float | int:
+def _round(key: str, value: Any) -> float | int:
     value = value.item() if hasattr(value, "item") else value  # numpy and torch scalars
     if not math.isfinite(value):
         raise ValueError(f"metric {key} is {value}, which says that the model or its data is broken")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from genie.core.params import Params, load_params
 from genie.core.protocols import NullTracker, Tracker
@@ -10,6 +11,9 @@ from genie.distributed.launch import is_launched, launch
 from genie.distributed.processes import num_threads, rank
 from genie.pipeline.mlflow_runs import open_tracker
 
+if TYPE_CHECKING:
+    from genie.training.costs import Model
+
 
 def run_stage(
     name: str,
@@ -17,7 +21,7 @@ def run_stage(
     *,
     in_processes: bool = False,
     on_device: bool = True,
-    trains: str | None = None,
+    trains: "Model | None" = None,
 ) -> None:
     """Runs `main(params, tracker)` with the working directory's `params.yaml`, as one run in MLflow.
 

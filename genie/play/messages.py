@@ -62,7 +62,7 @@ class Steer(Strict):
     """Press what stands for an effective action, and go a frame on."""
 
     kind: Literal["steer"]
-    effect: Effect
+    effect: Effect  # pyright: ignore[reportInvalidTypeForm]
 
 
 class Settings(Strict):

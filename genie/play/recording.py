@@ -76,7 +76,7 @@ def _gif(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
     first, *rest = [Image.fromarray(_enlarge(np.asarray(picture))) for picture in small]
     file = io.BytesIO()
     for picture in (first, *rest):
-        picture.putpalette(palette.getpalette())
+        picture.putpalette(palette.getpalette())  # pyright: ignore[reportArgumentType]
     duration = round(1000 / frames_per_second)
     first.save(file, "gif", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
     return file.getvalue()

@@ -11,10 +11,10 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
@@ -98,7 +98,7 @@ class Arcade:
             self._num_uploads -= 1
         return Response(frame_HWC.tobytes(), media_type="application/octet-stream")
 
-    async def _answer(self, session: Session, received: dict) -> bytes:
+    async def _answer(self, session: Session, received: MutableMapping[str, Any]) -> bytes:
         """The reply to what came through a WebSocket; a fault that the client made is a reply too."""
         if received["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(received.get("code", 1005))

@@ -5,7 +5,7 @@ Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class Session:
             case Steer(effect=effect):
                 self._need_start()
                 index = EFFECTIVE_ACTIONS.index(effect)
-                return self._step(self._world.steer(index), index)
+                return self._step(cast(int, self._world.steer(index)), index)
             case Settings():
                 self._settings, self._world.sampling = message, message.sampling
                 return reply("settings")
@@ -136,6 +136,7 @@ class Session:
 
     def _reset(self, **facts) -> bytes:
         prompt = self._prompt
+        assert prompt is not None
         frame_HWC = self._world.reset(prompt.frames_THWC, actions=prompt.actions, seed=self._settings.seed)
         self._step_count = 0
         return self._show(frame_HWC, prompt.frames_THWC[-1] if self._twin else None, pressed=None, **facts)
@@ -152,6 +153,7 @@ class Session:
         return self._show(frame_HWC, real_HWC, pressed=action)
 
     def _show(self, frame_HWC: np.ndarray, real_HWC: np.ndarray | None, **facts) -> bytes:
+        assert self._prompt is not None
         shown = [frame_HWC] if real_HWC is None else [frame_HWC, real_HWC]
         self._recording.show(np.stack(shown))
         imagined = self._world.imagine() if self._settings.imagine else ()

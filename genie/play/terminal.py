@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
 def latent_action(world: WorldModel, key: bytes) -> int | None:
     """What a key presses now, if anything."""
     if key in EFFECT_KEYS:
-        return world.steer(EFFECTIVE_ACTIONS.index(EFFECT_KEYS[key]))
+        return cast(int, world.steer(EFFECTIVE_ACTIONS.index(EFFECT_KEYS[key])))
     latent = LATENT_KEYS.find(key)
     return latent if 0 <= latent < world.num_actions else None
 

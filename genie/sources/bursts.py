@@ -28,7 +28,7 @@ class Bursts:
         parts = [slice(start, start + PART_ENVS) for start in range(0, self.num_envs, PART_ENVS)]
         self._parts = [(part, simulator.copy(states[part])) for part in parts]
         self._level_seeds = np.empty(self.num_envs, np.int64)
-        self._num_threads = num_threads or os.cpu_count()
+        self._num_threads = num_threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._num_threads)
 
     def begin(self, actions: np.ndarray, frames: np.ndarray) -> None:

@@ -166,7 +166,7 @@ def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) ->
             first = starts[env] % size
             last = first + stop - starts[env]
             pieces = slice(first, last), slice(max(last - size, 0))  # up to the end of the ring, then from its start
-            writer.append([(frames[env, piece], actions[env, piece]) for piece in pieces], seeds[env])
+            writer.append([(frames[env, piece], actions[env, piece]) for piece in pieces], int(seeds[env]))
         starts[which] = stop
         limits[which] = max_length
 

@@ -28,12 +28,15 @@ class Engine(Protocol):
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         """Frames `(num_envs, 64, 64, 3)` uint8, valid until `act`, and whether each starts a life, `(num_envs,)`."""
+        ...
 
     def level_seeds(self) -> np.ndarray:
         """Level seed of each environment, `(num_envs,)` int64; to be called between `observe` and `act`."""
+        ...
 
     def save(self) -> list[bytes]:
         """State of each environment; to be called between `observe` and `act`."""
+        ...
 
     def restore(self, states: Sequence[bytes]) -> None:
         """Restores states returned by `save`."""
@@ -85,7 +88,7 @@ class _Gym3Engine:
         self._env._reuse_arrays = True  # procgen does not forward this gym3 option; copying costs 5% of the speed
 
     def act(self, actions: np.ndarray) -> None:
-        self._env.act(actions)
+        self._env.act(actions)  # pyright: ignore[reportArgumentType]
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         _, observation, is_first = self._env.observe()
@@ -108,7 +111,7 @@ class _GymEngine:
     """Engine of `procgen-gym`: `observe` takes the step."""
 
     def __init__(self, num_envs: int, num_threads: int, options: dict):
-        from procgen_gym import ProcgenVecEnv
+        from procgen_gym import ProcgenVecEnv  # pyright: ignore[reportMissingImports]
 
         self._env = ProcgenVecEnv(num_envs=num_envs, num_threads=num_threads, **options)
         self._actions: np.ndarray | None = None

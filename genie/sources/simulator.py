@@ -44,7 +44,7 @@ class Simulator:
             "num_levels": num_levels,
             "rand_seed": seed,
         }
-        self._open(num_threads or os.cpu_count())
+        self._open(num_threads or os.cpu_count() or 1)
 
     def act(self, actions: np.ndarray) -> None:
         """Starts holding `actions (num_envs,)`; returns at once while the simulator's threads continue."""

@@ -79,7 +79,7 @@ def _clusters(colors_PC: np.ndarray) -> np.ndarray:
     seen = colors_PC[drawn]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")  # such a cluster tracks nothing
-        return kmeans2(seen, min(NUM_CLUSTERS, len(np.unique(seen, axis=0))), minit="++", seed=0)[0]
+        return kmeans2(seen, min(NUM_CLUSTERS, len(np.unique(seen, axis=0))), minit="++", seed=0)[0]  # pyright: ignore[reportCallIssue]
 
 
 def _track(likeness_MHW: torch.Tensor, color_MHW: torch.Tensor) -> tuple[torch.Tensor, float]:

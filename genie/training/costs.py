@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.frames import FRAME_SHAPE, PATCH
-from genie.core.params import Params, TrainingParams
+from genie.core.params import Params, SurpriseLamParams, TrainingParams
 from genie.models.dynamics import build_dynamics
 from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
@@ -97,10 +97,11 @@ def build(name: Model, params: Params) -> nn.Module:
     """Builds a model as its stage does."""
     if name == "tokenizer":
         return build_tokenizer(params.tokenizer)
-    if name == "lam" and params.lam.kind == "surprise":
-        return build_surprise_lam(params.lam.of_kind(), A_SPRITE, FRAME_SHAPE[:2])
     if name == "lam":
-        return build_pixel_lam(params.lam.of_kind())
+        settings = params.lam.of_kind()
+        if isinstance(settings, SurpriseLamParams):
+            return build_surprise_lam(settings, A_SPRITE, FRAME_SHAPE[:2])
+        return build_pixel_lam(settings)
     if name == "probe":
         return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
     num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
@@ -127,7 +128,7 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
         return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
     if name in ("motion", "steering") or (name == "lam" and params.lam.kind == "surprise"):
         pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
-        observed = build(name, params).observe(pair_1THWC)
+        observed = build(name, params).observe(pair_1THWC)  # pyright: ignore[reportCallIssue]
         observed = {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
         told = {"motion": ("actions_M",), "steering": ("effects_M", "before_M", "actions_M")}.get(name, ())
         return observed | dict.fromkeys(told, actions_BS.new_zeros(batch_size))

@@ -11,11 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device
 from torch import nn
-from torch.utils.data import Dataset
 
 from genie.core.params import TrainingParams
 from genie.core.protocols import Tracker, Validation
-from genie.data.windows import batches
+from genie.data.windows import Windows, batches
 from genie.distributed.fsdp import gathered, load_optimizer, shard
 from genie.distributed.progress import progress
 from genie.training.resume import ResumeStore
@@ -30,7 +29,7 @@ Row = dict[str, float]
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Windows,
     params: TrainingParams,
     accelerator: Accelerator,
     tracker: Tracker,
@@ -64,8 +63,9 @@ def train(
     saved = _load(resume, accelerator)
     if saved:
         model.load_state_dict(saved["model"])
-    is_sharded = accelerator.torch_device_mesh is not None
-    trained = shard(model, accelerator.torch_device_mesh) if is_sharded else model.to(accelerator.device)
+    mesh = accelerator.torch_device_mesh
+    is_sharded = mesh is not None
+    trained = shard(model, mesh) if is_sharded else model.to(accelerator.device)
     train_step = TrainingStep(trained, params, accelerator)
     means = _Means()
     parts = {"model": trained, "means": means, **train_step.optimizers}
@@ -126,7 +126,7 @@ class _Means:
 
     def take(self, prefix: str, accelerator: Accelerator) -> Row:
         """Returns the means since the last call, over all processes, and resets them."""
-        totals = accelerator.reduce(torch.stack([total.float() for total in self._sums.values()]), "mean").tolist()
+        totals = accelerator.reduce(torch.stack([total.float() for total in self._sums.values()]), "mean").tolist()  # pyright: ignore[reportAttributeAccessIssue]
         means = {prefix + name: total / self._count for name, total in zip(self._sums, totals, strict=True)}
         self._sums, self._count = {}, 0
         return means

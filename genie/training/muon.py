@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["mean"] = torch.zeros_like(matrix)
             mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
-            directions.append(whole(matrix.grad.lerp(mean, momentum)).flatten(1))
+            directions.append(whole(matrix.grad.lerp(mean, momentum)).flatten(1))  # pyright: ignore[reportOptionalMemberAccess]
         updates_MOI = orthogonal(torch.stack(directions).to(self._dtype))
         scale = UPDATE_RMS * max(updates_MOI.shape[1:]) ** 0.5
         for matrix, update_OI in zip(matrices, updates_MOI, strict=True):
@@ -101,4 +101,5 @@ def _by_gram(x: torch.Tensor) -> torch.Tensor:
         p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         p.diagonal(dim1=-2, dim2=-1).add_(a)
         product = p if product is None else p @ product
+    assert product is not None
     return product @ x

@@ -36,7 +36,7 @@ class ResumeStore:
             "params": deciding,
             "device": accelerator.device.type,
             "precision": accelerator.mixed_precision,
-            "compiler": accelerator.state.dynamo_plugin.backend.value,
+            "compiler": accelerator.state.dynamo_plugin.backend.value,  # pyright: ignore[reportOptionalMemberAccess]
             "inputs": inputs,
         }
         self.folder = resume_folder(stage, identity)

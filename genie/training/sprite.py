@@ -70,7 +70,7 @@ def measure_staying(store: EpisodeStore, device: torch.device | str = "cpu") -> 
         moving = moving + ((after_MHWC - warped_MHWC).square().mean(-1) * known_MHW).sum(0)
         known = known + known_MHW.sum(0)
         num_moved += int(far_M.sum())
-    staying_HW, moving_HW = ((error / known.clamp_min(1)).cpu().numpy() for error in (staying, moving))
+    staying_HW, moving_HW = ((error / known.clamp_min(1)).cpu().numpy() for error in (staying, moving))  # pyright: ignore[reportAttributeAccessIssue]
     return Staying(staying_HW, moving_HW, num_moved / len(starts))
 
 
@@ -87,12 +87,12 @@ def find_sprite(measured: Staying) -> Box:
     if np.median(measured.error_moving_HW / change_HW) > MAX_MOVING_ERROR:
         raise SpriteError("the camera stands still: things move, but not the picture as a whole")
     gain_HW = measured.error_moving_HW - measured.error_staying_HW
-    parts_HW, num_parts = label(gain_HW > 0, structure=np.ones((3, 3)))
+    parts_HW, num_parts = label(gain_HW > 0, structure=np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
     at_border = np.unique(np.concatenate([edge for side in (parts_HW, parts_HW.T) for edge in (side[0], side[-1])]))
     gains = {part: gain_HW[parts_HW == part].sum() for part in range(1, num_parts + 1) if part not in at_border}
     if max(gains.values(), default=0.0) < MIN_GAIN * np.median(change_HW):
         raise SpriteError("nothing stays where it is while the camera moves")
-    part_HW = parts_HW == max(gains, key=gains.get)
+    part_HW = parts_HW == max(gains, key=gains.__getitem__)
     rows, columns = np.flatnonzero(part_HW.any(1)), np.flatnonzero(part_HW.any(0))
     core = Box(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
     return core.grown(MARGIN, MARGIN, gain_HW.shape)

@@ -41,7 +41,7 @@ class TrainingStep:
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        return self.schedulers["muon"].get_last_lr()[0]
+        return float(self.schedulers["muon"].get_last_lr()[0])
 
     def __call__(
         self,
@@ -62,7 +62,7 @@ class TrainingStep:
         with timed("backward"):
             self._accelerator.backward(loss)
         with timed("optimizer"):
-            grad_norm = whole(self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._grad_clip))
+            grad_norm = whole(self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._grad_clip))  # pyright: ignore[reportArgumentType]
             for optimizer, scheduler in zip(self._updates, self.schedulers.values(), strict=True):
                 optimizer.step()
                 scheduler.step()

@@ -28,9 +28,8 @@ class Dream:
         self._generator = torch.Generator(frames_BTHWC.device).manual_seed(seed)
         self._memory = world.remember(frames_BTHWC, actions_BS)
         self.frame_BHWC = world.decode(self._memory)
-        is_known = actions_BS is not None and actions_BS.shape[1] > 0
         unknown_B = torch.full((len(frames_BTHWC),), world.steering.unknown, device=frames_BTHWC.device)
-        self._pressed_B = actions_BS[:, -1] if is_known else unknown_B
+        self._pressed_B = unknown_B if actions_BS is None or not actions_BS.shape[1] else actions_BS[:, -1]
         seen = RecentMotion.of(frames_BTHWC)
         self._motion = self._memory.motion or seen._replace(frame_BHWC=self.frame_BHWC)
 

@@ -88,11 +88,12 @@ class GenieEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray | None:
         """The frame, where `render_mode` asks for it; `human` has then drawn it already."""
-        return self._frame_HWC.copy() if self.render_mode == "rgb_array" else None
+        return self._frame_HWC.copy() if self.render_mode == "rgb_array" else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def _draw(self) -> None:
         if self.render_mode != "human":
             return
+        assert self._frame_HWC is not None
         over_the_last = "" if self._drawn_at is None else f"\x1b[{FRAME_SHAPE[0] // 2}A\r"
         if self._drawn_at is not None:
             time.sleep(max(0.0, self._drawn_at + 1 / RENDER_FPS - time.monotonic()))
@@ -204,7 +205,7 @@ class GenieVectorEnv(VectorEnv):
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The frames, where `render_mode` asks for them."""
-        return tuple(self._frames_BHWC.copy()) if self.render_mode == "rgb_array" else None
+        return tuple(self._frames_BHWC.copy()) if self.render_mode == "rgb_array" else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def _check_open(self) -> None:
         if self.closed:

@@ -172,7 +172,7 @@ def read_world(
         state, models = safetensors.torch.load(weights), []
         for model_class in (Tokenizer, Dynamics, Steering):
             told, prefix = content[model_class.kind], f"{model_class.kind}."
-            model = model_class(model_class.config_class(**hashable(told["config"])))
+            model = model_class(model_class.config_class(**hashable(told["config"])))  # pyright: ignore[reportArgumentType]
             model.load_state_dict(
                 {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
             )

@@ -89,7 +89,7 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
         path,
         version=np.int64(VERSION),
         frames=np.stack([prompt.frames_THWC for prompt in prompts]),
-        actions=np.stack([prompt.actions for prompt in prompts]).astype(np.uint8),
+        actions=np.stack([prompt.actions for prompt in prompts]).astype(np.uint8),  # pyright: ignore[reportCallIssue, reportArgumentType]
         seeds=np.array([prompt.level for prompt in prompts], np.int64),
     )
 

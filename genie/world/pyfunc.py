@@ -28,7 +28,7 @@ with warnings.catch_warnings(record=True):  # MLflow asks for type hints, which 
         def predict(self, context, model_input, params=None) -> np.ndarray:
             """Frames `(S, H, W, C)`: one for each of `actions (S,)`, after `prompt (T, H, W, C)`."""
             world = self._world.fork()
-            world.reset(model_input["prompt"], seed=params["seed"])
+            world.reset(model_input["prompt"], seed=params["seed"])  # pyright: ignore[reportOptionalSubscript]
             return np.stack([world.step(action) for action in model_input["actions"]])
 
 

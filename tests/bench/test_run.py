@@ -12,6 +12,8 @@ from genie.data.caches import cache_attributes, read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
 from genie.world.pretrained import PretrainedError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def measured(tiny_rounds, tiny_params, bench_data, shared_world, monkeypatch):

@@ -15,6 +15,8 @@ from genie.training.loop import train
 from genie.training.resume import ResumeStore
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 import sys
 import torch

@@ -16,6 +16,8 @@ from genie.pipeline.mlflow_runs import MlflowTracker, open_tracker
 from genie.world import WorldModel
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 IMAGE_HWC = np.zeros((8, 8, 3), np.uint8)
 
 # Runs the stages of a pipeline as child processes of a program named dvc, as DVC does.

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from genie.core.yaml_files import read_yaml
 
+pytestmark = pytest.mark.slow
+
 SHARDED = {"collect": "frames", "tokenize": "tokens"}  # stages and their output folders
 TRAININGS = ["train_tokenizer", "train_probe", "train_lam", "train_motion", "train_steering", "train_dynamics"]
 

@@ -5,9 +5,13 @@ import json
 import re
 import sys
 
+import pytest
+
 from genie.core.yaml_files import read_yaml
 from genie.world.controls import read_buttons
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 STAGES = list(read_yaml(ROOT / "dvc.yaml")["stages"])
 
@@ -82,7 +86,7 @@ def test_the_world_is_logged_to_be_played_and_exported_to_be_shared(project):
 
 
 def test_stages_run_by_hand_leave_the_cache_of_dvc_as_it_was(project):
-    """Outs may be hard links into the cache, which a file written in place would spoil."""
+    """Outputs may be hard links into the cache. A stage that wrote into them would change cached files."""
     report = project.root / "data/report/branches.png"
     cached = [path for path in (project.root / ".dvc/cache/files/md5").glob("*/*") if path.is_file()]
     assert report.stat().st_nlink > 1, "no hard link, so the test would prove little"

@@ -14,6 +14,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from genie.core.actions import EFFECTIVE_ACTIONS
 
+pytestmark = pytest.mark.slow
+
 FLAGS = [
     "--no-sandbox",  # Chromium does not sandbox root, the user in CI
     "--no-first-run",

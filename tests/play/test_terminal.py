@@ -20,6 +20,8 @@ from genie.play.terminal import ENTER, LEAVE, TerminalError, latent_action, play
 from genie.world import WorldModel
 from genie.world.half_blocks import half_blocks
 
+pytestmark = pytest.mark.slow
+
 PLAYER = """
 import sys
 from genie.play.terminal import TerminalError, play_in_terminal

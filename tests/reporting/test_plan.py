@@ -13,6 +13,8 @@ from genie.data.shards import Shard
 from genie.reporting.plan import PlanError, make_plan, measured_bytes_per_frame, plan_tables
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 MACHINE = {"peak": 2.0, "utilisation": 0.25}
 
 

@@ -1,12 +1,16 @@
 """The set-up and the dependencies agree with the code."""
 
 import ast
+import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from shutil import copy
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -53,12 +57,14 @@ esac
     path.chmod(0o755)
 
 
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     """Runs the Makefile in a folder that holds nothing else of the project."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
-            copy(ROOT / name, folder)
-    return subprocess.run(["make", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+            shutil.copy(ROOT / name, folder)
+    command = ["make", "-C", folder, *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | variables
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_dependencies_are_those_imported():
@@ -93,7 +99,7 @@ def test_a_second_set_up_installs_nothing(tmp_path):
     folder = tmp_path / "a folder"  # with a space, as a user may have
     folder.mkdir()
     fake_python(folder / "python 3", "3.11")
-    target = [".venv/installed-3.11", f"PYTHON={folder}/python 3"]
+    target = [".venv/installed-3.11", f"PYTHON={folder}/python 3", "CUDA=1"]
 
     assert make(folder, *target).returncode == 0
     assert (folder / "log").read_text().split() == ["venv", "pip"]
@@ -103,5 +109,20 @@ def test_a_second_set_up_installs_nothing(tmp_path):
     make(folder, "--assume-new=constraints.txt", *target)
     assert (folder / "log").read_text().split() == ["venv", "pip", "pip"]
     fake_python(folder / "python 3", "3.12")
-    make(folder, ".venv/installed-3.12", target[1])
+    make(folder, ".venv/installed-3.12", *target[1:])
     assert (folder / "log").read_text().split() == ["venv", "pip", "pip", "venv", "pip"]
+
+
+@pytest.mark.skipif(
+    shutil.which("nvidia-smi") is not None or platform.machine() != "x86_64", reason="CUDA is of use here"
+)
+def test_gigabytes_of_cuda_are_downloaded_only_on_request(tmp_path):
+    fake_python(tmp_path / "python", "3.11")
+    target = ["--no-print-directory", ".venv/installed-3.11", f"PYTHON={tmp_path}/python"]
+    run = make(tmp_path, *target)
+    assert run.returncode != 0
+    assert "PyTorch's default build downloads 2.7 GB of CUDA" in run.stderr
+    assert "make .venv/installed-3.11 CUDA=1" in run.stderr
+    assert not (tmp_path / "log").exists()
+    assert make(tmp_path, *target, PIP_EXTRA_INDEX_URL="an index").returncode == 0
+    assert (tmp_path / "log").read_text().split() == ["venv", "pip"]

@@ -14,6 +14,8 @@ from genie.core.params import load_params
 from genie.training.costs import si, step_costs
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TEXT = (ROOT / "docs/scaling.md").read_text()
 TABLES = re.findall(r"^<!-- genie (plan[^\n]*) -->\n(.*?)^<!-- /genie plan -->$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [

@@ -14,6 +14,8 @@ from genie.training.agent import build_for_agent
 from genie.training.agent_colors import AgentError, find_colors
 from genie.training.sprite import SpriteError
 
+pytestmark = pytest.mark.slow
+
 SIZE, NUM_FRAMES = 5, 160
 AGENT, FISH = (40, 200, 110), ((250, 150, 20), (190, 60, 50))
 

@@ -73,6 +73,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(job, accelerator, monkeypatch):
     assert_same_weights(model, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["probe"], indirect=True)  # the quickest to compile
 def test_a_compiled_training_follows_one_that_is_not(job, accelerator, tiny_params):
     model, curve = run(job, accelerator)
