@@ -66,9 +66,10 @@ test: lint ## Set up, then check everything that CI checks
 test-quick: lint ## Same as test, without tests marked slow: no pipeline is trained
 	pytest --numprocesses logical --dist loadfile -m "not slow"
 
-lint: $(INSTALLED_DEV) ## Set up, then check style only
+lint: $(INSTALLED_DEV) ## Set up, then check style and types only
 	ruff check .
 	ruff format --check .
+	pyright
 
 bench: $(INSTALLED_DEV) ## Measure speed and memory of each part, then play the world in Chromium (WORLD=folder for another)
 	genie bench $(WORLD:%=--world %)

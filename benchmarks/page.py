@@ -1,4 +1,4 @@
-"""The page as users get it: in a real browser, from a server of its own, begun by the command that they type."""
+"""Opens the page as users get it: in a real browser, from a server started by the command that they type."""
 
 import subprocess
 import sys
@@ -9,16 +9,16 @@ from shutil import which
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-PLAY = "from genie.cli import app; app()"  # what the command `genie` runs, of this copy
+PLAY = "from genie.cli import app; app()"  # what the command `genie` runs, from this checkout
 
 
 @contextmanager
 def opened_page(source: str | None, **options) -> Iterator[tuple[Page, float]]:
-    """The page, as soon as it shows its first frame, and how many seconds after the command that was.
+    """Yields the page once it shows its first frame, and the seconds from the command until then.
 
     Args:
-        source: as of `genie play`; None is the shipped world.
-        options: of Playwright's `new_page`.
+        source: world to play, as for `genie play`; None is the shipped one.
+        options: options of Playwright's `new_page`.
     """
     command = [sys.executable, "-c", PLAY, "play", "--no-open", "--port", "0"]
     command += ["--world", source] if source else []

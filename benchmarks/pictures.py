@@ -1,6 +1,6 @@
-"""`make pictures`: the pictures of the page in `docs/`, from a world that is played in a real browser.
+"""`make pictures`: makes the pictures of the page in `docs/`, by playing a world in a real browser.
 
-Played paused, where a press is a frame: how fast the machine is does not show.
+The game is paused, so that each press is one frame and the machine's speed has no effect.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.page import opened_page
 DOCS = Path("docs")
 DESKTOP = {"width": 1280, "height": 800}
 PRESSED = ["right"] * 8 + ["jump right"] * 6 + ["right"] * 6 + ["left"] * 6 + ["jump"] * 5
-LEVEL = 12  # the first of which the player lives through that; most end sooner
+LEVEL = 12  # the first in which the player survives `PRESSED`; most end sooner
 MILLISECONDS, LAST, COLOURS = 110, 1500, 40
 GIF_WIDTH = 380  # with so few colours, it stays under a megabyte
 
@@ -25,24 +25,24 @@ def photograph(page: Page, **clip) -> Image.Image:
 
 
 def play_twin(page: Page) -> None:
-    """Pauses, and starts a level beside the real game."""
+    """Pauses, and starts a dream of a level beside the real game."""
     page.keyboard.press("Space")
     page.evaluate("level => start({ kind: 'level', level, twin: true })", LEVEL)
     expect(page.locator("#real-figure")).to_be_visible(timeout=60_000)
 
 
 def press(page: Page, effect: str) -> None:
-    """Goes a frame on under what stands for a true action."""
+    """Presses the arrow of an effective action, and waits for the next frame."""
     page.locator(f"#cross .pad[title='{effect}']").click()
     while page.evaluate("Boolean(tap || asked)"):
         page.wait_for_timeout(20)
 
 
 def film(page: Page) -> None:
-    """Writes `docs/play.gif`: dream and real game side by side, and what each button would do next."""
+    """Writes `docs/play.gif`: dream and real game side by side, and the next frame under each button."""
     page.locator("#imagine").check()
     play_twin(page)
-    # Of a press at a time they tell nothing.
+    # These two are meaningless when frames are pressed one at a time.
     page.evaluate("for (const id of ['fps', 'latency']) byId(id).parentElement.hidden = true")
     pictures = []
     for effect in PRESSED:

@@ -1,4 +1,4 @@
-"""How fast a world is played in a browser; the second half of `make bench`."""
+"""Measures how fast a world plays in a browser; the second half of `make bench`."""
 
 import argparse
 import random

@@ -1,1 +1,1 @@
-"""How fast each part is, beside what it is to be compared with."""
+"""Benchmarks: the speed and memory of each part, and the reference that each is compared with."""

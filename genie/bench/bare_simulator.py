@@ -1,4 +1,4 @@
-"""Collecting, beside a simulator that is only stepped."""
+"""Benchmark of collecting frames, compared with a simulator that is only stepped."""
 
 import tempfile
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from genie.distributed.processes import num_threads
 from genie.sources.levels import shards_of, simulator_of
 
 ROUNDS = 3
-FEW, MANY = 32, 128  # recorded frames an environment
-ONE_SHARD = 10**9  # frames, more than any split has: one simulator plays them all, as the bare one does
-ALL_BUFFERS = 320  # more than the longest life, so that whatever is buffered has been
+FEW, MANY = 32, 128  # recorded frames per environment
+ONE_SHARD = 10**9  # frames, more than any split has: a single simulator plays them all, as in the bare run
+ALL_BUFFERS = 320  # frames per environment, more than the longest life, so that all buffers have been filled
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
-    """Recorded frames a second once all is under way: what many frames take longer than few."""
+    """Recorded frames per second without start-up: from the difference in time between `MANY` and `FEW` frames."""
     threads = num_threads(params.runtime)
     single = params.collect.model_copy(update={"shard_frames": ONE_SHARD})
     wide = single.model_copy(update={"num_envs": 2 * single.num_envs})

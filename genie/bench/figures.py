@@ -1,4 +1,4 @@
-"""What was measured, as a table and as JSON."""
+"""Measured figures, and their output as a table and as JSON."""
 
 import json
 import math
@@ -15,13 +15,13 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure.
+    """One measured figure.
 
     Attributes:
         name: unique and stable: `part.what_unit`.
         value: finite and positive.
-        unit: of the value.
-        beside: name of the figure that it is to be compared with; its ratio is the quotient of the two.
+        unit: unit of the value.
+        beside: name of the figure that it is compared with; its ratio is its value divided by that figure's.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Figure:
 
 
 def ratios(figures: Sequence[Figure]) -> dict[str, float]:
-    """By name, the quotient of each figure and the one it stands beside, if that was measured too."""
+    """Ratio of each figure, by name, to the figure it is compared with, where that was measured too."""
     values = {figure.name: figure.value for figure in figures}
     return {figure.name: figure.value / values[figure.beside] for figure in figures if figure.beside in values}
 
 
 def as_json(figures: Sequence[Figure]) -> str:
-    """Flat: `name` to value and, where there is one, `name.ratio` to ratio; four significant digits."""
+    """Flat JSON object: `name` to value and, if there is a ratio, `name.ratio` to it; four significant digits."""
     values = {figure.name: figure.value for figure in figures}
     values |= {f"{name}.ratio": ratio for name, ratio in ratios(figures).items()}
     return json.dumps({name: float(f"{value:.4g}") for name, value in values.items()}, indent=2)
 
 
 def as_table(figures: Sequence[Figure]) -> str:
-    """Plain text, a line a figure, columns aligned."""
+    """Plain-text table with one line per figure and aligned columns."""
     quotients = ratios(figures)
     rows: list[tuple[str, ...]] = [HEADER]
     for figure in figures:
@@ -61,5 +61,5 @@ def as_table(figures: Sequence[Figure]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, never as a power of ten."""
+    """Formats a value with three significant digits, without an exponent."""
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"

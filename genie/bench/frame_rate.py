@@ -1,4 +1,4 @@
-"""Playing a world: with its cache of keys and values, without, and as it grows."""
+"""Benchmark of playing a world: with and without its key-value cache, and at larger sizes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +20,13 @@ from genie.models.recent_motion import REMEMBERED
 from genie.play.opening import open_world
 from genie.world.world_model import WorldModel
 
-ROUNDS, FRAMES = 7, 4  # rounds of so many frames
-MASKGIT_STEPS = 8  # measured beside the world's own
+ROUNDS, FRAMES = 7, 4  # timed rounds, and frames per round
+MASKGIT_STEPS = 8  # measured in addition to the world's own number
 BATCH = 8  # worlds played at once
 
 
 class Uncached(nn.Module):
-    """In a world, stands for its dynamics, and reads all of the past anew in every MaskGIT step."""
+    """Stand-in for a world's dynamics that has no cache: it rereads the whole past in every MaskGIT step."""
 
     def __init__(self, dynamics: Dynamics):
         super().__init__()
@@ -34,12 +34,12 @@ class Uncached(nn.Module):
         self.config, self.see_through = dynamics.config, dynamics.see_through
         self.remember, self.expect, self.append = dynamics.remember, dynamics.expect, dynamics.append
         self.num_tokens, self.mask_token, self.no_action = dynamics.num_tokens, dynamics.mask_token, dynamics.no_action
-        # A frame depends on C others a layer; the first of those is read beside the one before it, and what is foreseen
-        # of it depends on the displacements that led there.
+        # A frame depends on C earlier frames per layer. The first of those is read together with the frame before it,
+        # and its motion-compensated prediction depends on the displacements before it.
         self.past_frames = dynamics.config.num_layers * dynamics.config.context_frames + 1 + REMEMBERED
 
     def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
-        """As `Dynamics.predict`, but the memory stays unread, and forgets what no longer counts."""
+        """As `Dynamics.predict`, but the memory stays unread, and drops frames too old to have an effect."""
         unread_BTN, led_to_BT = memory.unread_BTN[:, -self.past_frames :], memory.led_to_BT[:, -self.past_frames - 1 :]
         anew = self._dynamics.remember(unread_BTN, led_to_BT[:, :-1])
         memory = self._dynamics.expect(anew, led_to_BT[:, -1])
@@ -47,19 +47,20 @@ class Uncached(nn.Module):
 
 
 def with_dynamics(world: WorldModel, dynamics: nn.Module, maskgit_steps: int | None = None) -> WorldModel:
-    """The world with another dynamics, or another number of MaskGIT steps a frame."""
+    """The world with another dynamics model or another number of MaskGIT steps per frame."""
     steps = maskgit_steps or world.sampling.maskgit_steps
     sampling = replace(world.sampling, maskgit_steps=steps)
     return WorldModel(world.tokenizer, dynamics, world.steering, sampling, world.buttons, world.prompts)  # pyright: ignore[reportArgumentType]
 
 
 def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:
-    """One with a changed config and fresh weights: they take the same time as trained ones."""
+    """A dynamics model with a changed config and untrained weights, which take the same time as trained ones."""
     return Dynamics(replace(world.dynamics.config, **changes)).to(world.device)
 
 
 def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarray]:
-    """Goes a frame on under one latent action after another, and returns it; of a batch of worlds, all of theirs."""
+    """Returns a function that plays one frame and returns it, or the frames of all worlds of a batch. Successive calls
+    cycle through the latent actions."""
     world, prompt_THWC = world.fork(), world.prompts[0].frames_THWC
     world.reset(prompt_THWC if batch is None else np.repeat(prompt_THWC[None], batch, axis=0))
     actions = cycle(range(world.num_actions))
@@ -67,17 +68,17 @@ def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarr
 
 
 def check(params: Params, source: str | None) -> None:
-    """Opens what `measure` is to play, for the faults that it may have."""
+    """Opens the world that `measure` plays, so that its errors are raised early."""
     open_world(source, params)
 
 
 def measure(params: Params, folder: Path, source: str | None = None) -> list[Figure]:
-    """Of a world as `genie play` opens it, or the shipped one, in as many threads as play takes."""
+    """Measures a world as opened by `genie play`, or the shipped one, with as many threads as playing uses."""
     return measure_world(open_world(source, params))
 
 
 def measure_world(world: WorldModel) -> list[Figure]:
-    """Frames a second of any world that has a prompt."""
+    """Measures frames per second of any world that has a prompt."""
     dynamics, config = world.dynamics, world.dynamics.config
     cached = player(world)
     _play(cached, FRAMES)
@@ -92,7 +93,7 @@ def measure_world(world: WorldModel) -> list[Figure]:
         "context": player(with_dynamics(world, fresh_dynamics(world, context_frames=2 * config.context_frames))),
     }
     for step in players.values():
-        _play(step, 2 * config.num_layers * config.context_frames)  # until all the past that counts is there
+        _play(step, 2 * config.num_layers * config.context_frames)  # until the past has its full length
     seconds = take_turns({name: partial(_play, step, FRAMES) for name, step in players.items()}, ROUNDS)
     speed = {name: FRAMES / taken for name, taken in seconds.items()}
     base, steps = "sampling.frames_per_second", f"sampling.steps_{MASKGIT_STEPS}"

@@ -1,6 +1,6 @@
-"""What the parts read: frames of the simulator, and random tokens and latent actions, which cost as much as real ones.
+"""Benchmark inputs: simulator frames, and random tokens and latent actions, which cost as much as real ones.
 
-The split `train` is `GROWTH` times as large as `val`, to tell how reading grows with the frames stored.
+The split `train` is `GROWTH` times as large as `val`, to measure how reading speed depends on the frames stored.
 """
 
 import io
@@ -21,16 +21,16 @@ from genie.sources.collect import collect
 from genie.training.costs import build
 
 GROWTH = 4
-FRAMES = 16384  # of `train`
-TOKEN_FRAMES = 2**17  # of the token cache's `train`, about as many as are trained on by default: no cache holds them
-LIFE = 256  # frames at most, of the episodes that the random actions make
+FRAMES = 16384  # in `train`
+TOKEN_FRAMES = 2**17  # in the token cache's `train`, about the default of training: too large for a CPU cache
+LIFE = 256  # maximum number of frames per episode of the random latent actions
 
 
 def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames: int = TOKEN_FRAMES) -> None:
-    """Writes `frames/`, `tokens/` and `actions/` into the folder, as the pipeline does into `data/`.
+    """Writes `frames/`, `tokens/` and `actions/` into a folder, as the pipeline does into `data/`.
 
     Args:
-        frames, token_frames: how many `train` is to hold.
+        frames, token_frames: number of frames in `train`, stored as pixels and as tokens.
     """
     counts = {"train": frames, "val": frames // GROWTH, "test": 2 * params.collect.num_envs}
     collect_quietly(params.collect, SplitCounts(**counts), folder / "frames", num_threads(params.runtime))
@@ -55,7 +55,7 @@ def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames:
 
 
 def collect_quietly(params: CollectParams, counts: SplitCounts, folder: Path, threads: int) -> None:
-    """Collects so many frames a split, without a progress bar."""
+    """Collects the given number of frames per split, without a progress bar."""
     with redirect_stderr(io.StringIO()):
         collect(params.model_copy(update={"frames": counts}), folder, threads)
 

@@ -1,4 +1,4 @@
-"""What this machine can do at best: multiply matrices, and copy memory."""
+"""Benchmark of the machine's peak speed: matrix products and memory copies."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,14 +13,14 @@ from genie.core.params import Params
 from genie.distributed.accelerator import make_accelerator
 
 ROUNDS = 15
-COPIED_BYTES = 2**27  # more than caches hold
-# Sides of square matrices, one of which the hardware multiplies about as fast as it can.
+COPIED_BYTES = 2**27  # more than CPU caches hold
+# Sides of square matrices; at one of them the hardware is close to its peak speed.
 SIDES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (2048, 4096)}
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
-    """Of the device and in the precision that training uses."""
+    """Measures the device that training uses, in the precision that training uses."""
     accelerator = make_accelerator(params.runtime)
     source, target = torch.zeros(2, COPIED_BYTES, dtype=torch.uint8)
     products = matrix_products(accelerator.device, accelerator.mixed_precision)
@@ -33,7 +33,7 @@ def measure(params: Params, folder: Path) -> list[Figure]:
 
 
 def matrix_products(device: torch.device, mixed_precision: str) -> dict[str, Callable[[], None]]:
-    """Sides for `take_turns`: square products, named by their floating-point operations (a multiply-add is two)."""
+    """Square matrix products for `take_turns`, named by their floating-point operations (a multiply-add is two)."""
 
     def product(matrix: torch.Tensor, out: torch.Tensor) -> None:
         torch.mm(matrix, matrix, out=out)
@@ -44,6 +44,6 @@ def matrix_products(device: torch.device, mixed_precision: str) -> dict[str, Cal
 
 
 def matmul_flops_per_second(seconds: Mapping[str, float]) -> float:
-    """The best of those among what took turns: the peak that training is measured by."""
+    """FLOP/s of the fastest matrix product timed by `take_turns`: the peak that training is compared with."""
     timed = [(name.split(), taken) for name, taken in seconds.items()]
     return max(int(name[1]) / taken for name, taken in timed if name[0] == "matmul")

@@ -1,4 +1,4 @@
-"""Drawing random windows, beside copies of as many bytes, and as the store grows."""
+"""Benchmark of drawing random windows, compared with copying as many bytes, and with a smaller store."""
 
 from collections.abc import Callable
 from itertools import count, cycle
@@ -15,18 +15,18 @@ from genie.data.caches import read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import FrameWindows, TokenWindows, read_windows, window_starts
 
-ROUNDS, BATCHES = 9, 16  # rounds of so many batches
+ROUNDS, BATCHES = 9, 16  # timed rounds, and batches per round
 WITHOUT_END = 2**31
-COPIED_BYTES = 2**27  # that copies go through, as windows are drawn from all over a store
+COPIED_BYTES = 2**27  # size of the buffer that copies cycle through, since windows are drawn from a whole store
 SPLITS = ("val", "train")
 
 Draw = Callable[[], object]
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
-    """Frames a second, of windows as the probe and the dynamics draw them.
+    """Measures frames per second of windows as the probe and the dynamics draw them.
 
-    `file` decompresses them, `held` takes them from memory, where training keeps frames if they fit.
+    `file` decompresses the frames; `held` reads them from memory, where training keeps them if they fit.
     """
     frames = params.probe.batch_size * params.probe.window
     token_frames = params.dynamics.batch_size * params.dynamics.window
@@ -53,7 +53,7 @@ def measure(params: Params, folder: Path) -> list[Figure]:
 
 
 def _from_file(store: EpisodeStore, params: ProbeParams) -> Draw:
-    """As `FrameWindows` where frames do not fit into memory."""
+    """Draws windows as `FrameWindows` does if the frames do not fit into memory."""
     starts, rng = window_starts(store.episode_starts, store.num_frames, params.window), np.random.default_rng(0)
     return lambda: read_windows(store, rng.choice(starts, params.batch_size), params.window)
 

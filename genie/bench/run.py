@@ -1,4 +1,4 @@
-"""`genie bench`: every part in a process of its own, so that neither its memory nor its speed is another's."""
+"""`genie bench`: measures each part in its own process, so that no part affects another's memory or speed."""
 
 import multiprocessing
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from genie.bench.figures import Figure
 from genie.core.params import Params
 from genie.distributed.progress import progress
 
-# Of each part its calls: a function of a module of this folder, and what it takes beside params and data.
+# Calls of each part: a function of a module in this folder, and its arguments after params and the data folder.
 PARTS = {
     "machine": [("machine.measure",)],
     "collect": [("bare_simulator.measure",)],
@@ -37,14 +37,14 @@ PARTS = {
 
 
 def bench(params: Params, only: Sequence[str] = (), world: str | None = None) -> list[Figure]:
-    """Measures the parts named, or all.
+    """Measures the named parts, or all parts.
 
     Args:
-        world: which one sampling plays, as of `open_world`; None is the shipped one.
+        world: world that sampling plays, as for `open_world`; None is the shipped one.
 
     Raises:
-        ValueError: there is no such part, or the machine is too busy to tell.
-        PretrainedError, CheckpointError, RuntimeUnavailableError: the world is not to be had.
+        ValueError: a part is unknown, or the machine is too busy to measure.
+        PretrainedError, CheckpointError, RuntimeUnavailableError: the world is unavailable.
     """
     unknown = set(only) - set(PARTS)
     if unknown:
@@ -54,7 +54,7 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
     with TemporaryDirectory() as folder, progress(name="bench", total=len(calls) + 1, unit="part") as bar:
         bar.set_postfix_str("data")
         if any(part == "sampling" for part, _ in calls):
-            _in_process("frame_rate.check", params, world)  # a fault in it shows before minutes are spent
+            _in_process("frame_rate.check", params, world)  # raises its errors before minutes are spent
         _in_process("inputs.write_data", params, Path(folder))
         for part, (function, *more) in calls:
             bar.update()
@@ -66,7 +66,7 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
 
 
 def _in_process(function: str, *arguments):
-    """What a function of this folder returns in a fresh process, which starts small: this one never imports torch."""
+    """Calls a function of this folder in a new process, which starts small since this one never imports torch."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_call, function, arguments).result()
 

@@ -1,4 +1,4 @@
-"""Timing things that are to be compared: they take turns, so that whatever else the machine does meets all alike."""
+"""Timing of variants in alternation, so that other load on the machine affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,12 +10,13 @@ import torch
 def take_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Seconds of one call of each side, the median over the rounds.
+    """Times variants alternately, and returns the median seconds per call of each.
 
     Args:
-        sides: called once unmeasured, then in order, again and again; each must end only when its work is done.
-        rounds: measured calls of each.
-        clock: seconds since whenever.
+        sides: variants by name, called once untimed and then in order, repeatedly; each must block until its work is
+            done.
+        rounds: number of timed calls of each.
+        clock: returns seconds since an arbitrary time.
     """
     for side in sides.values():
         side()
@@ -29,6 +30,6 @@ def take_turns(
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all it was told; a CPU always has."""
+    """Waits until the device has finished all its work; a no-op on a CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize()

@@ -1,10 +1,9 @@
-"""A step of training: its speed, its share of what the machine can do at best, its phases, and how they grow.
+"""Benchmark of a training step: its speed, its share of the machine's peak, its phases, and how it scales.
 
-Share of peak: the floating-point operations of a step, over its time, over those that the best of a few square matrix
-products does in its own time. The products take turns with the step, and are in the precision that it trains in.
-Operations are counted by torch's FlopCounterMode (`genie.training.costs`), those of matrix products and convolutions
-alone: a multiply-add is two; `model_tflops` are of forward and backward, `tflops` of the optimizer too, over the whole
-step.
+Share of peak: the FLOP/s of a step divided by the FLOP/s of the fastest of a few square matrix products. The products
+are timed alternately with the step, in the precision of training. torch's FlopCounterMode counts the operations
+(`genie.training.costs`), only those of matrix products and convolutions; a multiply-add is two. `model_tflops` counts
+forward and backward, `tflops` the optimizer too; both are divided by the time of the whole step.
 """
 
 import time
@@ -34,9 +33,9 @@ from genie.training.step import TrainingStep
 
 ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
 PHASES = ("data", "forward", "backward", "optimizer")
-# What the windows come from that it is trained on; the latent action model's transitions are held as few numbers.
+# Figure for reading a model's training windows. The LAM has none: its transitions are held as a few numbers each.
 SUPPLY = {"dynamics": "reading.tokens.frames_per_second"}
-# What is doubled, by the name it is reported under. A window holds the context and as many frames again.
+# Settings that are doubled, by reported name. A window is doubled together with the context that it holds.
 GROWTH = {
     "tokenizer": {"width": ("width",), "batch": ("batch_size",)},
     "lam": {"width": ("width",), "batch": ("batch_size",)},
@@ -45,12 +44,12 @@ GROWTH = {
 
 
 class Step:
-    """Calls are steps of training, one after another, timed by phase.
+    """Training of a model, in which each call is one step, timed by phase.
 
     Attributes:
-        model: that is trained.
-        frames: of a batch.
-        seconds: of each phase, a list over the calls.
+        model: the model in training.
+        frames: number of frames per batch.
+        seconds: list of each phase's seconds over the calls.
     """
 
     def __init__(self, name: Model, params: Params, folder: Path):
@@ -69,7 +68,7 @@ class Step:
         self._train(batch, timed=self._phase)
 
     def warm_up(self) -> None:
-        """A few steps that do not count: the first draw codebooks and prepare kernels."""
+        """Runs a few untimed steps: the first ones initialise codebooks and prepare kernels."""
         for _ in range(WARM_UP):
             self()
         self.seconds.clear()
@@ -83,7 +82,7 @@ class Step:
 
 
 def measure(params: Params, folder: Path, name: Model) -> list[Figure]:
-    """Of one model, at the size and batch of `params`."""
+    """Measures one model, at the size and batch size of `params`."""
     step = Step(name, params, folder)
     step.warm_up()
     peak = peak_memory(name, beside="machine.peak_memory")
@@ -105,14 +104,14 @@ def measure(params: Params, folder: Path, name: Model) -> list[Figure]:
 
 
 def measure_growth(params: Params, folder: Path, name: Model, what: str) -> list[Figure]:
-    """The same with one of `GROWTH` doubled: frames a second in turns with the undoubled, and memory."""
+    """Measures one model with an entry of `GROWTH` doubled: memory, and speed relative to the original size."""
     section, own = getattr(params, name), params.lam.kind if name == "lam" else None
     grows = getattr(section, own) if own else section
     doubled = grows.model_copy(update={key: 2 * getattr(grows, key) for key in GROWTH[name][what]})
     section = section.model_copy(update={own: doubled}) if own else doubled
     grown = Step(name, params.model_copy(update={name: section}), folder)
     grown.warm_up()
-    peak = peak_memory(f"{name}.{what}_x2", beside=f"{name}.peak_memory")  # before the other takes any
+    peak = peak_memory(f"{name}.{what}_x2", beside=f"{name}.peak_memory")  # before the original takes any memory
     step = Step(name, params, folder)
     step.warm_up()
     seconds = take_turns({"step": step, "grown": grown}, GROWTH_ROUNDS)
@@ -123,7 +122,7 @@ def measure_growth(params: Params, folder: Path, name: Model, what: str) -> list
 def model_and_data(
     name: Model, params: Params, folder: Path, num_batches: int = WITHOUT_END
 ) -> tuple[nn.Module, Windows]:
-    """The model as its stage builds it, and batches for it of the folder's data."""
+    """The model as its stage builds it, and its training batches from the data in the folder."""
     settings, model = training_params(name, params), build(name, params)
     drawn = settings.batch_size, settings.seed, num_batches
     if name == "dynamics":

@@ -1,9 +1,9 @@
-"""What the page and the server say to each other, over one WebSocket.
+"""Messages between the page and the server, over one WebSocket.
 
-The page sends JSON, or the raw pixels of a frame to start from. To each message comes one reply, in order, and the page
-asks for the next frame when it has the last: so nothing ever queues. A reply is binary: a line of JSON, a newline, and
-then the raw pixels of as many 64x64 RGB frames as its `frames` says, or of the file that it names. Raw, since a frame
-is 12 KiB: a PNG would be smaller and cost both sides work.
+The page sends JSON, or the raw pixels of a frame to start from. Each message gets one reply, in order. The page asks
+for the next frame after it has received the last one, so nothing queues. A reply is binary: a line of JSON, a newline,
+and then the raw pixels of 64x64 RGB frames, whose number is in `frames`, or the bytes of the file that it names. Pixels
+are raw because a frame is only 12 KiB: a PNG would be smaller, but would cost both sides computation.
 
 Legend: `M` frames, `H W C` pixels, uint8 RGB.
 """
@@ -21,24 +21,24 @@ from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Seed, Strict
 from genie.world.maskgit import Sampling
 
-MAX_MESSAGE_BYTES = 2**16  # of the page's: a frame is 12 KiB
-MAX_MASKGIT_STEPS = 32  # a frame; all clients wait for each other's
+MAX_MESSAGE_BYTES = 2**16  # from the page; a frame is 12 KiB
+MAX_MASKGIT_STEPS = 32  # per frame; clients wait for each other's steps
 Effect = Literal[EFFECTIVE_ACTIONS]
 
 
 class MessageError(ValueError):
-    """The page said what it cannot; the message names the cause and the fix."""
+    """A message of the page is invalid; the error message names the cause and the fix."""
 
 
 class FromPrompt(Strict):
-    """Start from a prompt of the world's, known by its index."""
+    """Start from one of the world's prompts, given by its index."""
 
     kind: Literal["prompt"]
     index: Annotated[int, Field(ge=0)]
 
 
 class FromLevel(Strict):
-    """Start from a held-out level of the real game; with `twin`, it is played on beside the dream."""
+    """Start from a held-out level of the real game; with `twin`, the real game continues beside the dream."""
 
     kind: Literal["level"]
     level: Seed
@@ -46,27 +46,27 @@ class FromLevel(Strict):
 
 
 class Again(Strict):
-    """Start from the same once more."""
+    """Restart from the same prompt or level."""
 
     kind: Literal["reset"]
 
 
 class Press(Strict):
-    """Press a latent action, and go a frame on."""
+    """Press a latent action and advance one frame."""
 
     kind: Literal["press"]
     action: int
 
 
 class Steer(Strict):
-    """Press what stands for an effective action, and go a frame on."""
+    """Press the latent action that stands for an effective action, and advance one frame."""
 
     kind: Literal["steer"]
     effect: Effect  # pyright: ignore[reportInvalidTypeForm]
 
 
 class Settings(Strict):
-    """How frames are drawn; the seed counts from the next start on, all else from the next frame on."""
+    """Sampling settings; the seed takes effect at the next start, the others at the next frame."""
 
     kind: Literal["settings"]
     seed: Seed
@@ -80,14 +80,14 @@ class Settings(Strict):
 
 
 class Record(Strict):
-    """Begin to keep the frames shown, those kept before are forgotten; or stop."""
+    """Start recording the frames shown, which discards the previous recording; or stop."""
 
     kind: Literal["record"]
     on: bool
 
 
 class Save(Strict):
-    """Send what was recorded, as a file."""
+    """Send the recording as a file."""
 
     kind: Literal["save"]
     format: Literal["gif", "mp4"]
@@ -99,10 +99,10 @@ _MESSAGE = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 
 def parse_message(text: str) -> Message:
-    """Reads what the page sent as text.
+    """Parses a text message of the page.
 
     Raises:
-        MessageError: it is not JSON, or says something other than it must.
+        MessageError: it is not JSON, or not a valid message.
     """
     try:
         return _MESSAGE.validate_json(text)
@@ -113,10 +113,10 @@ def parse_message(text: str) -> Message:
 
 
 def parse_frame(pixels: bytes) -> np.ndarray:
-    """The frame `(H, W, C)` that the page sent as raw pixels.
+    """Parses a frame `(H, W, C)` that the page sent as raw pixels.
 
     Raises:
-        MessageError: their number is another.
+        MessageError: the number of bytes is wrong.
     """
     if len(pixels) != math.prod(FRAME_SHAPE):
         raise MessageError(f"a frame is {math.prod(FRAME_SHAPE)} bytes of 64x64 RGB, got {len(pixels)}")
@@ -124,10 +124,10 @@ def parse_frame(pixels: bytes) -> np.ndarray:
 
 
 def reply(kind: str, frames_MHWC: Sequence[np.ndarray] = (), **facts) -> bytes:
-    """A reply that carries frames."""
+    """Encodes a reply that carries frames."""
     return file_reply(kind, b"".join(frame.tobytes() for frame in frames_MHWC), frames=len(frames_MHWC), **facts)
 
 
 def file_reply(kind: str, content: bytes, **facts) -> bytes:
-    """A reply that carries any bytes."""
+    """Encodes a reply that carries arbitrary bytes."""
     return json.dumps({"kind": kind, **facts}).encode() + b"\n" + content

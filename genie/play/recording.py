@@ -1,6 +1,6 @@
-"""What was played, as a GIF or a film.
+"""Recordings of what was played, as a GIF or an MP4 video.
 
-Legend: `S` shown pictures, `P` panels side by side (a dream, or a dream and its twin), `H W C` pixels; uint8 RGB.
+Legend: `P` panels side by side (a dream, or a dream and its twin), `H W C` pixels; uint8 RGB.
 """
 
 import io
@@ -11,17 +11,17 @@ import av
 import numpy as np
 from PIL import Image
 
-SCALE, GAP = 4, 8  # screen pixels, a pixel and between panels; even, as films want their sides
+SCALE, GAP = 4, 8  # screen pixels per pixel, and between panels; even, since video needs even sides
 BACKGROUND = 17
-MAX_FRAMES = 600  # 7 MB a panel, 40 s at 15 frames/s
+MAX_FRAMES = 600  # 7 MB per panel, 40 s at 15 frames/s
 
 
 class RecordingError(ValueError):
-    """There is nothing to save."""
+    """Nothing was recorded that could be saved."""
 
 
 class Recording:
-    """Keeps the frames shown while it is on, up to `MAX_FRAMES`."""
+    """Recording of the frames shown while it is on, up to `MAX_FRAMES`."""
 
     def __init__(self):
         self.is_on = False
@@ -31,19 +31,19 @@ class Recording:
         return len(self._shown)
 
     def turn(self, on: bool) -> None:
-        """On: what was kept is forgotten. Off: it stays, to be saved."""
+        """Turns recording on, which discards the previous recording, or off, which keeps it to be saved."""
         self.is_on = on
         if on:
             self._shown = []
 
     def show(self, panels_PHWC: np.ndarray) -> None:
-        """Keeps these panels if it is on; it turns itself off when it is full."""
+        """Records the panels if it is on; turns itself off when it is full."""
         if self.is_on:
             self._shown.append(np.array(panels_PHWC))
             self.is_on = len(self._shown) < MAX_FRAMES
 
     def encode(self, format: str, frames_per_second: int) -> bytes:
-        """The bytes of a `gif` or an `mp4`.
+        """Encodes the recording as the bytes of a `gif` or an `mp4`.
 
         Raises:
             RecordingError: nothing was recorded.
@@ -56,7 +56,7 @@ class Recording:
 
 
 def _side_by_side(panels_PHWC: np.ndarray, num_panels: int) -> np.ndarray:
-    """One picture, in the frames' own pixels; a panel that others have and this has not stays empty."""
+    """Joins panels into one picture at the frames' resolution; panels missing up to `num_panels` are left empty."""
     _, height, width, channels = panels_PHWC.shape
     gap = GAP // SCALE
     row = np.full((height, num_panels * (width + gap) - gap, channels), BACKGROUND, np.uint8)
@@ -70,7 +70,7 @@ def _enlarge(picture: np.ndarray) -> np.ndarray:
 
 
 def _gif(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
-    """An endless GIF, in one palette so that nothing flickers."""
+    """Encodes a looping GIF, with a single palette to avoid flicker."""
     palette = Image.fromarray(np.concatenate(rows)).quantize(256)
     small = (Image.fromarray(row).quantize(palette=palette, dither=Image.Dither.NONE) for row in rows)
     first, *rest = [Image.fromarray(_enlarge(np.asarray(picture))) for picture in small]
@@ -83,7 +83,7 @@ def _gif(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
 
 
 def _mp4(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
-    """An H.264 film that browsers play."""
+    """Encodes an H.264 video that browsers can play."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(frames_per_second), options={"crf": "18"})

@@ -1,8 +1,8 @@
-"""The server: one page, a WebSocket a client, and pictures turned into frames.
+"""The web server: serves the page, one WebSocket per client, and an endpoint that converts pictures to frames.
 
-All worlds share their weights and one thread that steps them, in the order in which clients ask: each has at most one
-message there, so they share it fairly, and the event loop stays free. A second thread opens pictures and encodes
-recordings, one at a time, so that what they take of memory is bounded.
+All worlds share their weights and one thread that steps them in the order of requests. Each client has at most one
+message in that queue, so clients share the thread fairly, and the event loop stays free. A second thread opens pictures
+and encodes recordings, one at a time, which bounds their memory.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from genie.world.world_model import WorldError, WorldModel
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_CLIENTS = 32
-MAX_UPLOADS = 4  # at once
+MAX_UPLOADS = 4  # at the same time
 MAX_PICTURE_BYTES = 16 * 2**20
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # WebSocket close codes
-# The page is all there is: whatever else found its way into it could load nothing and send nothing elsewhere.
+# The page is self-contained: content injected into it can neither load anything nor send anything elsewhere.
 SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,14 +43,14 @@ Result = TypeVar("Result")
 
 
 class PlayError(ValueError):
-    """The server cannot start as asked; the message names the option and the fix."""
+    """The server cannot start with these options; the message names the option and the fix."""
 
 
 class Arcade:
-    """What all clients share: the world's weights and two threads.
+    """State shared by all clients: the world's weights and two threads.
 
     Args:
-        world: each client plays a fork of it.
+        world: the world, of which each client plays a fork.
         game: params of the real game.
     """
 
@@ -61,7 +61,7 @@ class Arcade:
         self.num_clients = self._num_uploads = 0
 
     async def play(self, socket: WebSocket) -> None:
-        """Plays with one client until it leaves."""
+        """Serves one client until it disconnects."""
         await socket.accept()
         if self.num_clients == MAX_CLIENTS:
             await socket.close(TRY_AGAIN_LATER, f"{MAX_CLIENTS} clients play already: try again later")
@@ -79,13 +79,13 @@ class Arcade:
             await _run(self._stepping, session.close)
 
     async def picture(self, request: Request) -> Response:
-        """Turns the picture that is the request's body into the raw pixels of a frame."""
+        """Converts the picture in the request's body to the raw pixels of a frame."""
         if self._num_uploads == MAX_UPLOADS:
             return PlainTextResponse("too many pictures at once: try again", 503)
         self._num_uploads += 1
         try:
             content, size = io.BytesIO(), 0
-            async for chunk in request.stream():  # to its end, even of what is too large: else nobody reads the answer
+            async for chunk in request.stream():  # reads all, even if too large: else the client misses the response
                 size += len(chunk)
                 if size <= MAX_PICTURE_BYTES:
                     content.write(chunk)
@@ -99,7 +99,7 @@ class Arcade:
         return Response(frame_HWC.tobytes(), media_type="application/octet-stream")
 
     async def _answer(self, session: Session, received: MutableMapping[str, Any]) -> bytes:
-        """The reply to what came through a WebSocket; a fault that the client made is a reply too."""
+        """The reply to a WebSocket message; errors caused by the client are also replies."""
         if received["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(received.get("code", 1005))
         try:
@@ -117,9 +117,9 @@ def make_app(arcade: Arcade, hosts: Sequence[str] | None = LOOPBACK) -> FastAPI:
     """The server's routes.
 
     Args:
-        arcade: what is played.
-        hosts: names that a client may know the server by; None: any. A page elsewhere that has its own name point to
-            this machine is thus told apart.
+        arcade: the state shared by all clients.
+        hosts: host names under which clients may reach the server; None: any. This rejects foreign pages whose own
+            host name points to this machine (DNS rebinding).
     """
     app = FastAPI(title="mini-genie", openapi_url=None)
 
@@ -136,7 +136,7 @@ def make_app(arcade: Arcade, hosts: Sequence[str] | None = LOOPBACK) -> FastAPI:
     async def play(socket: WebSocket) -> None:
         fault = stranger(socket, hosts)
         if fault:
-            await socket.accept()  # a refused handshake could not say why
+            await socket.accept()  # a refused handshake could not give the reason
             await socket.close(POLICY_VIOLATION, fault)
         else:
             await arcade.play(socket)
@@ -145,7 +145,7 @@ def make_app(arcade: Arcade, hosts: Sequence[str] | None = LOOPBACK) -> FastAPI:
 
 
 def stranger(connection: HTTPConnection, hosts: Sequence[str] | None) -> str:
-    """Why a connection is not one of our page's, or "". Browsers say which page opens it; other programs need not."""
+    """Why a connection is not from our own page, or "". Browsers send the page's origin; other programs need not."""
     host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
     if hosts is not None and connection.url.hostname not in hosts:
         return f"this server is not {host}: start it with --host to be reached by other names"
@@ -155,15 +155,15 @@ def stranger(connection: HTTPConnection, hosts: Sequence[str] | None) -> str:
 
 
 def serve(arcade: Arcade, host: str, port: int, open_page: bool) -> None:
-    """Serves until Ctrl-C, and says where.
+    """Prints the address and serves until Ctrl-C.
 
     Args:
-        host: address to listen at.
-        port: 0 takes a free one.
-        open_page: in a browser, if there is a screen to show it on.
+        host: address to listen on.
+        port: port to listen on; 0 selects a free one.
+        open_page: whether to open the page in a browser, if there is a display.
 
     Raises:
-        PlayError: the address is not to be had.
+        PlayError: the server cannot listen on the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -174,13 +174,13 @@ def serve(arcade: Arcade, host: str, port: int, open_page: bool) -> None:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         print(f"play at {address} (stop with Ctrl-C)", flush=True)
         if open_page and (sys.platform != "linux" or os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}):
-            webbrowser.open(address)  # it may come before the server: its connection waits in the listening socket
+            webbrowser.open(address)  # may connect before the server starts: it waits in the listening socket
         server = uvicorn.Server(server_config(make_app(arcade, LOOPBACK if host in LOOPBACK else None)))
         server.run(sockets=[listening])
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn runs the app; frames of noise would not get smaller by compression, and each would wait for it."""
+    """uvicorn's config for the app. Without compression: it would delay every frame, and noisy frames do not shrink."""
     return uvicorn.Config(
         app,
         log_level="warning",

@@ -1,6 +1,6 @@
-"""`genie play --terminal`: a world played in a text terminal, over SSH if need be.
+"""`genie play --terminal`: plays a world in a text terminal, which also works over SSH.
 
-Two pixels share a character cell: the upper one is the colour of a half block, the lower one that of its ground.
+A character cell shows two pixels: the upper as a half block, the lower as its background colour.
 """
 
 import os
@@ -32,25 +32,26 @@ HELP = (
     "space stay   r again   n next start   x quit",
 )
 BUTTONS_A_LINE = 4
-ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[0m\x1b[?25h\x1b[?1049l"  # a screen of its own, without a cursor
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[0m\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
 
 
 class TerminalError(ValueError):
-    """Nothing can be played here; the message names the cause and the fix."""
+    """The world cannot be played in this terminal; the message names the cause and the fix."""
 
 
 def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
-    """Plays from the world's own prompts until the player quits; the terminal is then as it was, whatever ended it.
+    """Plays from the world's own prompts until the player quits. The terminal is restored however the game ends.
 
-    A frame is dreamed a key; of the keys that came while one was dreamed, only the last counts, so that a key held
-    leaves no queue behind.
+    Each key press dreams one frame. Of the keys pressed while a frame is dreamed, only the last counts, so that holding
+    a key builds up no queue.
 
     Args:
-        world: what to play.
-        seed: of what is drawn, the same at each reset.
+        world: world to play.
+        seed: seed of the sampling, the same at each reset.
 
     Raises:
-        TerminalError: standard input or output is no terminal, or too small a one; or the world has no prompts.
+        TerminalError: standard input or output is not a terminal, the terminal is too small, or the world has no
+            prompts.
     """
     if not world.prompts:
         raise TerminalError("this world has no prompts to start from; `genie export` writes one that has")
@@ -78,7 +79,7 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
 
 
 def latent_action(world: WorldModel, key: bytes) -> int | None:
-    """What a key presses now, if anything."""
+    """The latent action that a key presses now, or None."""
     if key in EFFECT_KEYS:
         return cast(int, world.steer(EFFECTIVE_ACTIONS.index(EFFECT_KEYS[key])))
     latent = LATENT_KEYS.find(key)
@@ -86,10 +87,10 @@ def latent_action(world: WorldModel, key: bytes) -> int | None:
 
 
 class _Screen:
-    """What is drawn: the frame, a status line, the buttons and the keys."""
+    """The screen: the frame, a status line, the buttons and the keys."""
 
     def __init__(self, world: WorldModel):
-        self._seconds = deque(maxlen=20)  # of the last frames
+        self._seconds = deque(maxlen=20)  # taken by the last frames
         names = [
             f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}"
             for latent, button in enumerate(world.buttons[: len(LATENT_KEYS)])
@@ -101,11 +102,11 @@ class _Screen:
         self._size = (FRAME_SHAPE[1], FRAME_SHAPE[0] // 2 + 1 + len(self._legend))
 
     def took(self, seconds: float) -> None:
-        """Notes how long a frame took to dream."""
+        """Records the time that a frame took to dream."""
         self._seconds.append(seconds)
 
     def lacks_room(self) -> str:
-        """Why the terminal is too small, or nothing."""
+        """Message that the terminal is too small, or an empty string."""
         (columns, lines), found = self._size, os.get_terminal_size(sys.stdout.fileno())
         if found.columns >= columns and found.lines >= lines:
             return ""
@@ -115,7 +116,7 @@ class _Screen:
         )
 
     def show(self, frame_HWC: np.ndarray, doing: str) -> None:
-        """Draws everything anew."""
+        """Redraws the screen."""
         text = self.lacks_room()
         if not text:
             speed = f"{len(self._seconds) / sum(self._seconds):5.1f} frames/s" if self._seconds else "  press a key"
@@ -125,12 +126,12 @@ class _Screen:
 
 
 def _start(world: WorldModel, prompt: Prompt, seed: int) -> tuple[np.ndarray, str]:
-    """The first frame, and what it is of."""
+    """Starts a dream; returns its first frame and the source of its prompt."""
     return world.reset(prompt.frames_THWC, actions=prompt.actions, seed=seed), prompt.source
 
 
 def _last_key(terminal: int) -> bytes:
-    """Waits for a key; of more than one, the last, unless one of them quits. A terminal that is gone quits too."""
+    """Waits for keys and returns the last, or the first that quits. A closed terminal also quits."""
     typed = os.read(terminal, 1024)
     keys = re.findall(rb"\x1b\[[A-D]|.", typed.replace(b"\x1bO", b"\x1b["), re.DOTALL)
     return next((key for key in keys if key in QUIT), keys[-1] if keys else QUIT[0])
@@ -138,14 +139,14 @@ def _last_key(terminal: int) -> bytes:
 
 @contextmanager
 def _raw_terminal(terminal: int) -> Iterator[None]:
-    """Keys come one by one and unseen, on a screen of its own; at the end, even by SIGTERM, all is as before."""
+    """Raw mode without echo, on the alternate screen; the terminal is restored on exit, even after SIGTERM."""
 
     def stop(signal_number, frame):
         raise SystemExit(128 + signal_number)
 
     before, on_term = termios.tcgetattr(terminal), signal.signal(signal.SIGTERM, stop)
     raw = termios.tcgetattr(terminal)
-    raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)  # Ctrl-C is a key, and Ctrl-Z stops nothing half-way
+    raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)  # Ctrl-C is read as a key, and Ctrl-Z does not suspend
     try:
         termios.tcsetattr(terminal, termios.TCSANOW, raw)
         sys.stdout.write(ENTER)

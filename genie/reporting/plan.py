@@ -1,4 +1,4 @@
-"""`genie plan`: what training at a scale takes in operations, hours and memory, and what its data takes on a disk."""
+"""`genie plan`: estimates operations, hours and memory of training at a scale, and the disk space of its data."""
 
 import json
 import math
@@ -20,26 +20,26 @@ from genie.training.costs import (
     training_params,
 )
 
-TOKEN_BYTES, ACTION_BYTES = 2, 1  # uint16 and uint8, as `genie/data/caches.py` keeps them
+TOKEN_BYTES, ACTION_BYTES = 2, 1  # uint16 and uint8, as stored by `genie/data/caches.py`
 
 
 class PlanError(ValueError):
-    """What is asked for cannot be planned; the message names the cause and the fix."""
+    """The requested plan is impossible; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """The training of one model.
+    """Plan of the training of one model.
 
     Attributes:
-        model: its name.
-        costs: of a step, all on one device.
-        steps: of the optimizer.
-        flops: of all steps on one device.
-        hours: of all steps on all devices.
-        bytes_alone: memory of a device that trains it alone.
-        bytes_ddp: memory of each device, of several that share the batch and no more.
-        bytes_fsdp: memory of each device, of several that share weights, gradients and optimizer state as well.
+        model: name of the model.
+        costs: costs of one step, all on one device.
+        steps: number of optimizer steps.
+        flops: FLOPs of all steps on one device.
+        hours: hours of all steps on all devices.
+        bytes_alone: memory of a device that trains the model alone.
+        bytes_ddp: memory per device if the devices share only the batch.
+        bytes_fsdp: memory per device if the devices also share weights, gradients and optimizer state.
     """
 
     model: Model
@@ -54,20 +54,20 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A scale on some devices.
+    """Plan of all trainings at one scale, on a number of devices.
 
     Attributes:
-        devices: how many share each batch.
-        peak: of each, in TFLOP/s.
-        utilisation: share of the peak that training gets.
+        devices: number of devices that share each batch.
+        peak: peak of each device, in TFLOP/s.
+        utilisation: share of the peak that training reaches.
         precision: fp32 or bf16.
-        models: the trainings, in the pipeline's order.
-        hours: of all of them.
-        frames: of all splits.
-        raw_bytes: of the frames as pixels.
-        stored_bytes: of the frames as they are compressed.
-        token_bytes: of their tokens.
-        action_bytes: of their latent actions.
+        models: plans of the models, in the pipeline's order.
+        hours: total hours of all trainings.
+        frames: number of frames in all splits.
+        raw_bytes: size of the frames as pixels.
+        stored_bytes: size of the frames as stored, compressed.
+        token_bytes: size of their tokens.
+        action_bytes: size of their latent actions.
     """
 
     devices: int
@@ -87,14 +87,14 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
     """Plans the pipeline's trainings.
 
     Args:
-        params: of the scale; precision `auto` is taken for bf16, which it is on a GPU that has it.
-        bytes_per_frame: on disk, as `collect` measured it.
-        devices: how many share each batch.
-        peak: of each, in TFLOP/s.
-        utilisation: share of the peak that training gets.
+        params: params of the scale; precision `auto` counts as bf16, which it selects on a GPU that supports it.
+        bytes_per_frame: size of a frame on disk, as measured by `collect`.
+        devices: number of devices that share each batch.
+        peak: peak of each device, in TFLOP/s.
+        utilisation: share of the peak that training reaches.
 
     Raises:
-        PlanError: an argument is out of range, or a batch cannot be shared out evenly.
+        PlanError: an argument is out of range, or a batch size is not divisible by the number of devices.
     """
     if devices < 1:
         raise PlanError(f"--devices {devices}: it takes at least one")
@@ -120,7 +120,7 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
                 costs=costs,
                 steps=steps,
                 flops=steps * (costs.model_flops + costs.optimizer_flops),
-                # Each device does the optimizer's work on all weights.
+                # Each device runs the optimizer on all weights.
                 hours=steps * (costs.model_flops / devices + costs.optimizer_flops) / flops_an_hour,
                 bytes_alone=state + costs.activation_bytes,
                 bytes_ddp=state + activations,
@@ -144,7 +144,7 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
 
 
 def measured_bytes_per_frame(folder: Path = METRICS_FOLDER) -> float:
-    """What a frame took on disk when frames were last collected.
+    """Mean size of a frame on disk when frames were last collected.
 
     Raises:
         PlanError: the metrics of `collect` are missing or damaged.
@@ -158,12 +158,12 @@ def measured_bytes_per_frame(folder: Path = METRICS_FOLDER) -> float:
 
 
 def plan_json(plan: Plan) -> str:
-    """All of a plan."""
+    """The whole plan as JSON."""
     return json.dumps(asdict(plan), indent=2) + "\n"
 
 
 def plan_tables(plan: Plan) -> str:
-    """A plan for people: what it assumes, the trainings and the data, in Markdown."""
+    """The plan in Markdown: its assumptions, and tables of the trainings and the data."""
     devices = "1 device" if plan.devices == 1 else f"{plan.devices} devices"
     lines = [
         f"Training on {devices} of {three_digits(plan.peak)} TFLOP/s, of which {plan.utilisation:.0%} are used, in "

@@ -1,4 +1,4 @@
-"""`genie results`: the table of metrics in docs/results.md, each beside its baselines."""
+"""`genie results`: the table in docs/results.md of all metrics and their baselines."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from genie.core.files import replacing
 from genie.core.paths import METRICS_FOLDER
 
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-TRUE_ACTIONS = "true_actions"  # file with the metrics of `evaluate` where the dynamics is told the true actions
+TRUE_ACTIONS = "true_actions"  # file with the metrics of `evaluate` for dynamics conditioned on the true actions
 SEEDS = "seeds"  # file with mean and spread over seeds
-BASELINES = {  # by column; the first that there is
+BASELINES = {  # suffixes by column; the first one found is shown
     "copy last": ["_copy_last"],
     "random action": ["_random_action", "_chance"],
     "true actions": ["_true_actions"],
@@ -21,7 +21,7 @@ BASELINES = {  # by column; the first that there is
 
 
 class ResultsError(ValueError):
-    """There is nothing to tabulate, or nowhere to write it; the message names the cause and the fix."""
+    """Metrics or the place for the table are missing; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        file: of `data/metrics/`, without its suffix.
-        key: its key in there; `{}` is where a baseline's name goes, `{horizon}` and `{drift}` the last frames dreamed
-            of short and of long clips.
-        digits: after the point.
-        meaning: in one line.
-        kind: the only kind of latent action model that measures it; None: both do.
+        file: name of a file in `data/metrics/`, without its suffix.
+        key: key of the metric in that file; `{}` is the place of a baseline's suffix, `{horizon}` and `{drift}` are the
+            last dreamed frames of short and of long clips.
+        digits: number of decimals.
+        meaning: one-line description.
+        kind: the only kind of LAM that has this metric; None if both have it.
     """
 
     file: str
@@ -88,10 +88,10 @@ ROWS = (
 
 
 def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict]:
-    """All that the table needs, by file and key; `true_actions` and `seeds` only if there are such files.
+    """Reads the metrics of the table, by file and key; `true_actions` and `seeds` are optional.
 
     Raises:
-        ResultsError: a file is missing or no JSON.
+        ResultsError: a file is missing or is not JSON.
     """
     metrics = {}
     for name in dict.fromkeys([*(row.file for row in ROWS), TRUE_ACTIONS, SEEDS]):
@@ -107,10 +107,10 @@ def read_metrics(folder: Path = METRICS_FOLDER) -> dict[str, dict]:
 
 
 def results_table(metrics: Mapping[str, Mapping]) -> str:
-    """Metrics, as `read_metrics` gives them, in Markdown; without rows of what could not be measured.
+    """The metrics returned by `read_metrics` as a Markdown table, without rows of what could not be measured.
 
     Raises:
-        ResultsError: one is missing.
+        ResultsError: a metric is missing.
     """
     lines = [
         ["metric", "value", "over seeds", *BASELINES, "meaning"],
@@ -122,18 +122,18 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
         horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
         dreamed = {"horizon": min(horizons, default=0), "drift": max(horizons, default=0)}
         name = row.key.format("", **dreamed)
-        # Not every game has moving frames, or branches that differ: what `evaluate` cannot measure it leaves out.
+        # `evaluate` omits what it cannot measure: not every game has moving frames, or branches that differ.
         if name not in found and (row.kind or row.file == "evaluate"):
             continue
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")
-        of_lam = name.startswith(("action_nmi", "action_bits"))  # which nobody told anything
+        of_lam = name.startswith(("action_nmi", "action_bits"))  # of the LAM, which is not conditioned on actions
         if row.file == "evaluate" and name in told and not of_lam:
             found[row.key.format("_true_actions", **dreamed)] = told[name]
         shown = {key: f"{value:,.{row.digits}f}" for key, value in found.items()}
-        value = shown.pop(name)  # a metric without `{}` has no baseline: it would be its own
+        value = shown.pop(name)  # removed, since a metric without `{}` would be its own baseline
         baselines = [
-            # `counterfactual_chance` is the accuracy of chance.
+            # The chance level of `counterfactual_accuracy` is named `counterfactual_chance`.
             [row.key.format(suffix, **dreamed).replace("accuracy_chance", "chance") for suffix in each]
             for each in BASELINES.values()
         ]
@@ -145,10 +145,10 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
 
 
 def write_results(page: Path, table: str) -> None:
-    """Puts the table between the two marks of a page, in place of what is there.
+    """Replaces what is between the two marks of a page by the table.
 
     Raises:
-        ResultsError: it has no such marks.
+        ResultsError: the page lacks the marks.
     """
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)

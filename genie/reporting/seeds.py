@@ -1,4 +1,4 @@
-"""`genie seeds`: mean and spread of the metrics of runs that differ by their seeds alone."""
+"""`genie seeds`: mean and spread of the metrics over runs that differ only by their seeds."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ from genie.core.yaml_files import parse_yaml
 from genie.pipeline.gate import GateError, check_gate
 from genie.reporting.results import ResultsError
 
-# Of `data/metrics/`: what depends on the seeds that differ.
+# Files of `data/metrics/` that depend on the seeds that are varied.
 FILES = ("lam", "motion", "steering", "dynamics", "evaluate")
 
 
@@ -21,8 +21,8 @@ class Run:
     """One run of the pipeline.
 
     Attributes:
-        seed: of its LAM.
-        metrics: by file and key.
+        seed: seed of the LAM.
+        metrics: metrics by file and key.
     """
 
     seed: int
@@ -30,10 +30,10 @@ class Run:
 
 
 def read_run(revision: str) -> Run:
-    """A run that git knows, such as `HEAD` or an experiment's `refs/exps/...`.
+    """Reads a run from a git revision, such as `HEAD` or an experiment's `refs/exps/...`.
 
     Raises:
-        ResultsError: there is no such run, or it did not write its metrics.
+        ResultsError: the revision does not exist, or lacks metrics.
     """
     metrics = {}
     for name in FILES:
@@ -46,17 +46,17 @@ def read_run(revision: str) -> Run:
 
 
 def summarise(runs: Sequence[Run], params: SurpriseLamParams | PixelLamParams) -> dict:
-    """Spread of at least two runs with different seeds.
+    """Summarises the metrics of at least two runs with different seeds.
 
     Args:
-        params: whose gate says what a collapse is.
+        params: LAM params, whose gate defines a collapse.
 
     Returns:
-        `seeds`; `collapsed`, how many of them have latent actions that the gate would not let pass; and for each file
-        and key `mean`, `std` (of a sample: n - 1) and `values`, in the order of the seeds.
+        `seeds`; `collapsed`, the number of runs whose latent actions the gate rejects; and for each file and key
+        `mean`, `std` (of a sample: n - 1) and `values`, in the order of the seeds.
 
     Raises:
-        ResultsError: there are fewer, or two have one seed.
+        ResultsError: there are fewer than two runs, or two have the same seed.
     """
     seeds = [run.seed for run in runs]
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):

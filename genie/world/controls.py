@@ -1,8 +1,8 @@
-"""Buttons: what pressing a latent action means, which is the true action that it stands for.
+"""Buttons: the effective action that each latent action stands for.
 
-Counted on validation data; nothing is trained on it. `buttons.json` lies among a world's models.
+They are counted on validation data, and nothing is trained on them. `buttons.json` is stored with a world's models.
 
-Axes: `A` latent actions, `E` effective true actions, as in `EFFECTIVE_ACTIONS`, `N` frames of a split.
+Axes: `A` latent actions, `E` effective actions, in the order of `EFFECTIVE_ACTIONS`.
 """
 
 import json
@@ -19,52 +19,53 @@ BUTTONS = "buttons.json"
 
 
 class ButtonsError(ValueError):
-    """A folder holds no buttons, or damaged ones; the message names it and the fix."""
+    """The buttons in a folder are missing or damaged; the message names the file and the fix."""
 
 
 @dataclass(frozen=True)
 class Button:
-    """A latent action.
+    """A latent action as a player sees it.
 
     Attributes:
-        shares: how probable it is that each of `EFFECTIVE_ACTIONS` was pressed where this latent action was inferred,
-            were all of them equally frequent: E numbers that add to one, or are all 0 where it was never inferred.
+        shares: probability of each of `EFFECTIVE_ACTIONS` given that this latent action was inferred, under a uniform
+            prior over them: E numbers that sum to one, or are all 0 if it was never inferred.
     """
 
     shares: tuple[float, ...]
 
     @property
     def effect(self) -> int:
-        """The index in `EFFECTIVE_ACTIONS` of the action that it stands for."""
+        """Index in `EFFECTIVE_ACTIONS` of the effective action that it stands for."""
         return self.shares.index(max(self.shares))
 
     @property
     def action(self) -> str:
-        """The effective true action that it stands for."""
+        """Name of the effective action that it stands for."""
         return EFFECTIVE_ACTIONS[self.effect]
 
     @property
     def confidence(self) -> float:
-        """How probable that is, in [0, 1]."""
+        """Probability of that effective action, in [0, 1]."""
         return max(self.shares)
 
     def caption(self, latent_action: int) -> str:
-        """A few words for a picture."""
+        """Short caption for a picture."""
         return f"{latent_action}: {self.action.replace('_', ' ')} {self.confidence:.0%}"
 
 
-# An arrow stands for its effective action, and for no other.
+# Buttons of arrows: each stands for its effective action with probability 1.
 ARROWS = tuple(Button(tuple(row)) for row in np.eye(len(EFFECTIVE_ACTIONS)).tolist())
 
 
 def name_buttons(met_AE: np.ndarray) -> tuple[Button, ...]:
-    """Names latent actions by how often each meets each true one.
+    """Names latent actions by their co-occurrence with effective actions.
 
-    By how probable a latent action is given the true one, and not the other way round: else most would be called
-    after the action that the collecting policy likes best, whatever they do.
+    The names use the probability of a latent action given the effective one, not the reverse. Otherwise most latent
+    actions would be named after the collecting policy's most frequent action, whatever they do.
 
     Args:
-        met_AE: counts. A latent action never met stands, without confidence, for the first.
+        met_AE: co-occurrence counts. A latent action without any is named after the first effective action, with
+            confidence 0.
     """
     likelihood_AE = met_AE / np.maximum(met_AE.sum(axis=0, keepdims=True), 1)
     share_AE = likelihood_AE / np.maximum(likelihood_AE.sum(axis=1, keepdims=True), 1e-12)
@@ -72,16 +73,16 @@ def name_buttons(met_AE: np.ndarray) -> tuple[Button, ...]:
 
 
 def write_buttons(folder: str | Path, buttons: Sequence[Button]) -> None:
-    """Writes `buttons.json` into a folder; made if need be."""
+    """Writes `buttons.json` into a folder, which is created if necessary."""
     with replacing(Path(folder) / BUTTONS) as temporary:
         temporary.write_text(json.dumps(buttons_to_json(buttons), indent=2) + "\n")
 
 
 def read_buttons(folder: str | Path) -> tuple[Button, ...]:
-    """Reads what `write_buttons` wrote.
+    """Reads the buttons written by `write_buttons`.
 
     Raises:
-        ButtonsError: it is missing or damaged.
+        ButtonsError: the file is missing or damaged.
     """
     path = Path(folder) / BUTTONS
     try:
@@ -93,15 +94,15 @@ def read_buttons(folder: str | Path) -> tuple[Button, ...]:
 
 
 def buttons_to_json(buttons: Sequence[Button]) -> list[dict]:
-    """As they are kept in a file: of each also its name, for those who read it."""
+    """Converts buttons to JSON; each entry also has the button's name, for human readers."""
     return [{"action": button.action, "shares": list(button.shares)} for button in buttons]
 
 
 def buttons_from_json(content: list[dict]) -> tuple[Button, ...]:
-    """What `buttons_to_json` gave.
+    """Converts the output of `buttons_to_json` back to buttons.
 
     Raises:
-        ValueError, TypeError, KeyError: it is something else.
+        ValueError, TypeError, KeyError: the content is invalid.
     """
     buttons = tuple(Button(tuple(map(float, entry["shares"]))) for entry in content)
     if not buttons or any(len(button.shares) != len(EFFECTIVE_ACTIONS) for button in buttons):

@@ -1,6 +1,6 @@
-"""One dream: the state of worlds that are being played, apart from the weights that they share.
+"""A dream: the state of the worlds being played, separate from the weights that they share.
 
-Axes: `B` worlds, `T` prompt frames, `S = T - 1` transitions, `H W C` pixels, `E` effective true actions.
+Axes: `B` worlds, `T` prompt frames, `S = T - 1` transitions, `H W C` pixels, `E` effective actions.
 """
 
 from copy import copy
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Dream:
-    """What B worlds remember, what was pressed in each, and where their randomness comes from.
+    """State of B worlds: their memory, the latent action last pressed in each, and the random generator.
 
     Args:
-        world: the weights.
-        frames_BTHWC: uint8 prompt, T >= 1; the last C frames are used.
-        actions_BS: latent actions between them, or None where they are not known.
-        seed: of all that is drawn.
+        world: world that provides the weights.
+        frames_BTHWC: uint8 prompt, T >= 1; the last `context_frames` are used.
+        actions_BS: latent actions between them, or None if they are unknown.
+        seed: seed of all sampling.
     """
 
     def __init__(self, world: "WorldModel", frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None, seed: int):
@@ -37,25 +37,25 @@ class Dream:
         return len(self._pressed_B)
 
     def step(self, world: "WorldModel", action_B: torch.Tensor) -> torch.Tensor:
-        """Goes one frame on under latent actions; returns it, uint8 `(B, H, W, 3)`."""
+        """Advances by one frame, given latent actions, and returns it: uint8 `(B, H, W, 3)`."""
         self._memory, self._pressed_B = world.advance(self._memory, action_B, self._generator), action_B
         self.frame_BHWC = world.decode(self._memory)
         self._motion = self._memory.motion or self._motion.then(self.frame_BHWC)
         return self.frame_BHWC
 
     def arrows(self, world: "WorldModel") -> torch.Tensor:
-        """The latent actions that all arrows press now: int64 `(B, E)`."""
+        """The latent action that each arrow presses now: int64 `(B, E)`."""
         return world.steering.press(self._motion, self._pressed_B)
 
     def fork(self) -> "Dream":
-        """The same state once more: from now on, each goes its own way."""
+        """An independent copy of the state."""
         other = copy(self)
         other._generator = self._generator.clone_state()
         return other
 
     def repeated(self, world: "WorldModel", times: int) -> "Dream":
-        """A fork that holds each world so many times in a row."""
-        # Read once, rather than by each of the copies, and by `step` of this dream once more.
+        """A fork with each world repeated `times` times in a row."""
+        # Frames are read once here, so that neither each copy nor the next `step` of this dream reads them again.
         self._memory = world.dynamics.read(self._memory)
         other = self.fork()
         other._memory, other._motion = self._memory.repeated(times), self._motion.repeated(times)

@@ -1,9 +1,9 @@
-"""The world as a Gymnasium environment, alone and as a batch.
+"""The world as a Gymnasium environment and as a vector environment.
 
     gymnasium.make("genie.world.gym_env:MiniGenie-v0")
     gymnasium.make_vec("genie.world.gym_env:MiniGenie-v0", num_envs=8)
 
-Actions are latent ones. Nothing in a dream is rewarded, and none ends of itself: episodes are truncated.
+Actions are latent actions. There is no reward, and dreams do not terminate: episodes are truncated.
 
 Axes: `B` environments, `T` prompt frames, `H W C` pixels, `A` latent actions.
 """
@@ -26,30 +26,30 @@ from genie.world.half_blocks import half_blocks
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
-MAX_EPISODE_STEPS = 250  # CoinRun's own 1000, of which a frame holds four
+MAX_EPISODE_STEPS = 250  # CoinRun's own 1000 steps, of which a frame spans four
 RENDER_FPS = 15
 
 
 class EnvError(ValueError):
-    """An episode cannot begin; the message names the cause and the fix."""
+    """An episode cannot start; the message names the cause and the fix."""
 
 
 class GenieEnv(gymnasium.Env):
-    """One dream.
+    """Gymnasium environment of one dream.
 
-    `reset(options={"prompt": frames_THWC})` starts from those uint8 frames; without, from a prompt of the world's own,
-    drawn by the seed. The seed also decides what is drawn on the way.
+    `reset(options={"prompt": frames_THWC})` starts from the given uint8 frames. Without a prompt, it starts from one of
+    the world's own, drawn with the seed. The seed also determines all sampling in the episode.
 
-    `render_mode="human"` draws in the terminal, a character two pixels: that needs neither a window nor a package
-    for one, and works over SSH.
+    `render_mode="human"` draws in the terminal, with two pixels per character. It needs neither a window nor a package
+    that opens one, and works over SSH.
 
     Args:
-        world: the world, its folder, its name on the hub, or None for the one that is shipped.
+        world: the world, its folder, its name on the hub, or None for the shipped one.
         render_mode: `rgb_array`, `human` or None.
-        device: where to put a world that is loaded.
+        device: device of a world that is loaded.
 
     Raises:
-        PretrainedError: there is no such world.
+        PretrainedError: the world does not exist.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": RENDER_FPS}  # noqa: RUF012 - Gymnasium's
@@ -68,11 +68,11 @@ class GenieEnv(gymnasium.Env):
         self._drawn_at: float | None = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Begins a dream; `info` tells what from, and what each action is called.
+        """Starts a dream; `info` holds the source of its prompt and the names of the actions.
 
         Raises:
             EnvError: no prompt is given, and the world has none of its own.
-            WorldError: the prompt given is none.
+            WorldError: the given prompt is invalid.
         """
         super().reset(seed=seed)
         prompt, noise_seed = _draw_start(self.world, self.np_random, options)
@@ -81,13 +81,13 @@ class GenieEnv(gymnasium.Env):
         return self._frame_HWC, {"prompt": prompt.source, "actions": _action_names(self.world)}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Presses a latent action; `info` tells what it is called."""
+        """Advances the dream, given a latent action; `info` holds its name."""
         self._frame_HWC = self.world.step(action)
         self._draw()
         return self._frame_HWC, 0.0, False, False, {"action": _action_names(self.world)[action]}
 
     def render(self) -> np.ndarray | None:
-        """The frame, where `render_mode` asks for it; `human` has then drawn it already."""
+        """The frame if `render_mode` is `rgb_array`, else None; with `human`, `reset` and `step` draw it."""
         return self._frame_HWC.copy() if self.render_mode == "rgb_array" else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def _draw(self) -> None:
@@ -102,22 +102,22 @@ class GenieEnv(gymnasium.Env):
 
 
 class GenieVectorEnv(VectorEnv):
-    """Many dreams at once, dreamed as one batch.
+    """Gymnasium vector environment of many dreams, computed as one batch.
 
-    Environment `i` starts as a `GenieEnv` seeded with `seed + i` does. With one MaskGIT step at temperature 0 it also
-    shows the same frames, but for rounding; otherwise there are lots to draw, and they are drawn for the whole batch.
-    All environments are truncated together, and begin anew in the step after (`AutoresetMode.NEXT_STEP`), which heeds
-    no action. A prompt in `options` is one for all, `(T, H, W, C)`, or one for each, `(B, T, H, W, C)`; episodes that
-    begin by themselves begin from it too, until `reset` is called again.
+    Environment `i` starts like a `GenieEnv` seeded with `seed + i`. With one MaskGIT step at temperature 0 its frames
+    are also the same, up to rounding. Otherwise sampling is random, and random numbers are drawn for the whole batch.
+    All environments are truncated together and reset in the next step (`AutoresetMode.NEXT_STEP`), which ignores its
+    actions. A prompt in `options` is one for all, `(T, H, W, C)`, or one for each, `(B, T, H, W, C)`. Episodes that
+    start by autoreset use it too, until `reset` is called again.
 
     Args:
-        num_envs: B.
-        world, device: as of `GenieEnv`.
+        num_envs: number of environments, B.
+        world, device: as for `GenieEnv`.
         render_mode: `rgb_array` or None.
-        max_episode_steps: after which an episode is truncated; None never does.
+        max_episode_steps: number of steps after which an episode is truncated; None: episodes are never truncated.
 
     Raises:
-        PretrainedError: there is no such world.
+        PretrainedError: the world does not exist.
     """
 
     metadata = {  # noqa: RUF012 - Gymnasium's
@@ -150,15 +150,16 @@ class GenieVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict]:
-        """Begins all dreams; `infos` tells what each starts from.
+        """Starts all dreams; `infos` holds the source of each prompt.
 
         Args:
-            seed: of the first, the others' following it, or one for each; where it is None, a generator goes on.
-            options: may hold a prompt.
+            seed: seed of the first environment, where environment `i` uses `seed + i`, or one seed per environment.
+                Where it is None, the generator is not reseeded.
+            options: optional; may hold a prompt.
 
         Raises:
-            EnvError: as of `GenieEnv`, or seeds are of another number.
-            WorldError: as of `GenieEnv`.
+            EnvError: as for `GenieEnv`, or the number of seeds is wrong.
+            WorldError: as for `GenieEnv`.
         """
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + index for index in range(self.num_envs)]
@@ -187,10 +188,10 @@ class GenieVectorEnv(VectorEnv):
         return self._frames_BHWC, self._infos("prompt", [prompt.source for prompt in prompts])
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Presses `(B,)` latent actions; `infos` tells what each is called.
+        """Advances all dreams, given `(B,)` latent actions; `infos` holds their names.
 
         Raises:
-            ClosedEnvironmentError: after `close`.
+            ClosedEnvironmentError: `close` was called.
         """
         self._check_open()
         nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
@@ -204,7 +205,7 @@ class GenieVectorEnv(VectorEnv):
         return self._frames_BHWC, nothing, never, truncated, self._infos("action", [names[a] for a in actions])
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The frames, where `render_mode` asks for them."""
+        """The frames if `render_mode` is `rgb_array`, else None."""
         return tuple(self._frames_BHWC.copy()) if self.render_mode == "rgb_array" else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def _check_open(self) -> None:
@@ -216,14 +217,14 @@ class GenieVectorEnv(VectorEnv):
 
 
 def _own_world(world: WorldModel | str | Path | None, device: torch.device | str) -> WorldModel:
-    """A world that nobody else plays."""
+    """A world that is not shared: a fork of the given one, or a newly loaded one."""
     return world.fork() if isinstance(world, WorldModel) else WorldModel.from_pretrained(world, device)
 
 
 def _draw_start(
     world: WorldModel, generator: np.random.Generator, options: dict | None, index: int = 0
 ) -> tuple[Prompt, int]:
-    """What a dream starts from, and the seed of its noise; `index` tells which of many prompts given is meant."""
+    """Draws the prompt of a dream and its sampling seed; `index` selects among several given prompts."""
     given = (options or {}).get("prompt")
     if given is not None:
         given = np.asarray(given)

@@ -1,6 +1,6 @@
-"""MaskGIT sampling: all of a frame's tokens from a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
+"""MaskGIT sampling: samples all tokens of a frame in a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
 
-Axes: `B` batch, `N` tokens a frame, `K` codes, `R` rows of `B N` at once.
+Axes: `B` batch, `N` tokens per frame, `K` codes, `R` rows of a chunk of `B N`.
 """
 
 import math
@@ -15,14 +15,14 @@ from genie.models.memory import Memory
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a frame's tokens are drawn.
+    """Sampling settings.
 
     Attributes:
-        maskgit_steps: parallel steps a frame, at least 1.
-        temperature: of the tokens' distribution, at least 0; 0 takes the most likely.
+        maskgit_steps: parallel steps per frame, at least 1.
+        temperature: temperature of the tokens' distribution, at least 0; 0 takes the most likely token.
 
     Raises:
-        ValueError: they are none of these.
+        ValueError: a value has the wrong type or is out of range.
     """
 
     maskgit_steps: int
@@ -36,7 +36,7 @@ class Sampling:
 
 
 def num_masked_after(num_tokens: int, num_steps: int) -> list[int]:
-    """How many tokens stay masked after each step: the cosine schedule (MaskGIT, section 3.3); the last is 0."""
+    """Number of tokens still masked after each step: the cosine schedule (MaskGIT, section 3.3); the last is 0."""
     return [int(num_tokens * math.cos(math.pi / 2 * (step + 1) / num_steps) + 1e-6) for step in range(num_steps)]
 
 
@@ -49,21 +49,21 @@ def sample_frame(
     temperature: float,
     generator: torch.Generator | None = None,
 ) -> Memory:
-    """Draws the frame after those in memory, its tokens from all masked to none.
+    """Samples the frame after those in memory: all its tokens start masked, and each step reveals some.
 
     Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
-    rows share the order, so that at temperature 0 rows differ by their past and their action alone.
+    rows share the order, so that at temperature 0 rows differ only by their past and their action.
 
     Args:
-        dynamics: the model, in eval mode.
-        memory: what it knows of the past.
+        dynamics: dynamics model in eval mode.
+        memory: its memory of the past.
         action_B: latent action that leads to the frame.
-        num_steps: MaskGIT steps.
-        temperature: of the tokens' distribution; 0 takes the most likely.
+        num_steps: number of MaskGIT steps.
+        temperature: temperature of the tokens' distribution; 0 takes the most likely token.
         generator: source of randomness.
 
     Returns:
-        The memory that holds this frame too; `last_BN` are its tokens, int64 in [0, K).
+        The memory extended by this frame; `last_BN` are its tokens, int64 in [0, K).
     """
     device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
     tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
@@ -80,11 +80,11 @@ def sample_frame(
 def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
     if temperature == 0:
         return logits_BNK.argmax(-1)
-    # One number a token, looked up among the summed probabilities: an exact draw, without noise for each of the codes
-    # nor a round trip to the host.
+    # Inverse transform sampling: looks up one uniform number per token in the cumulative probabilities. This is exact,
+    # and needs neither noise for each code nor a round trip to the host.
     uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
     drawn, num_codes = [], logits_BNK.shape[-1]
     for logits_RK, uniform_R1 in chunks(logits_BNK.flatten(0, 1), uniform_BN1.flatten(0, 1), width=num_codes):
         summed_RK = (logits_RK / temperature).softmax(-1).cumsum(-1)
         drawn.append(torch.searchsorted(summed_RK, uniform_R1 * summed_RK[:, -1:], right=True))
-    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if rounding makes a product the sum
+    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if a product rounds to the sum

@@ -1,9 +1,9 @@
-"""The world as a model of MLflow: what `mlflow.pyfunc.load_model` runs, from this code and without a pickle.
+"""The world as an MLflow model: the code that `mlflow.pyfunc.load_model` runs, without a pickle.
 
     dream = mlflow.pyfunc.load_model("runs:/RUN/world")
     frames_SHWC = dream.predict({"prompt": frames_THWC, "actions": actions_S}, params={"seed": 1})
 
-MLflow keeps a copy of this file beside the world's folder; the `genie` that it imports must be installed.
+MLflow stores a copy of this file with the world's folder; the `genie` package that it imports must be installed.
 
 Axes: `T` prompt frames, `S` dreamed frames, `H W C` pixels, uint8 RGB.
 """
@@ -16,17 +16,17 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from genie.world.world_model import WorldModel
 
-with warnings.catch_warnings(record=True):  # MLflow asks for type hints, which would stand for the signature it has
+with warnings.catch_warnings(record=True):  # MLflow suggests type hints, which would replace the signature
 
     class Dream(PythonModel):
-        """Prompt frames and latent actions in, dreamed frames out."""
+        """MLflow model that dreams frames from prompt frames and latent actions."""
 
         def load_context(self, context: PythonModelContext) -> None:
-            """Loads the world that was logged."""
+            """Loads the logged world."""
             self._world = WorldModel.from_pretrained(context.artifacts["world"])
 
         def predict(self, context, model_input, params=None) -> np.ndarray:
-            """Frames `(S, H, W, C)`: one for each of `actions (S,)`, after `prompt (T, H, W, C)`."""
+            """Dreams frames `(S, H, W, C)`, one for each of `actions (S,)`, from `prompt (T, H, W, C)`."""
             world = self._world.fork()
             world.reset(model_input["prompt"], seed=params["seed"])  # pyright: ignore[reportOptionalSubscript]
             return np.stack([world.step(action) for action in model_input["actions"]])

@@ -1,6 +1,7 @@
-"""The playable world: a tokenizer and a dynamics, prompted with frames and driven by latent actions.
+"""The playable world: a tokenizer and a dynamics model, prompted with frames and driven by latent actions.
 
-Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` tokens a frame.
+Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` tokens per frame, `A` latent actions, `E`
+effective actions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ from genie.world.prompts import Prompt, read_prompts, write_prompts
 
 
 class WorldError(ValueError):
-    """The world was played as it cannot be; the message names the cause and the fix."""
+    """A world is played in an invalid way; the message names the cause and the fix."""
 
 
 class WorldModel(
@@ -48,15 +49,15 @@ class WorldModel(
     paper_url="https://arxiv.org/abs/2402.15391",
     model_card_template=CARD_TEMPLATE,
 ):
-    """Frames in, latent actions pressed, frames out (Genie, section 2.2).
+    """A playable world: generates frames from prompt frames and latent actions (Genie, section 2.2).
 
     Args:
-        tokenizer: in eval mode.
-        dynamics: in eval mode, trained on that tokenizer's tokens.
-        steering: in eval mode, what an arrow presses.
+        tokenizer: tokenizer in eval mode.
+        dynamics: dynamics model in eval mode, trained on that tokenizer's tokens.
+        steering: steering in eval mode: which latent action an arrow presses.
         sampling: MaskGIT steps and temperature.
-        buttons: what its latent actions stand for.
-        prompts: what it may start from, where that is known; kept when it is saved.
+        buttons: the effective action that each latent action stands for.
+        prompts: prompts to start from, if any; saved with the world.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class WorldModel(
 
     @classmethod
     def load(cls, models: str | Path, sampling: Sampling, device: torch.device | str = "cpu") -> "WorldModel":
-        """The world of a folder that holds the checkpoints `tokenizer/`, `dynamics/` and `steering/`, and
+        """Loads a world from a folder with the checkpoints `tokenizer/`, `dynamics/` and `steering/`, and
         `buttons.json`.
 
         Raises:
-            CheckpointError: one is missing or damaged, or was trained on what another tokenizer or LAM made.
-            ButtonsError: they lack their buttons.
+            CheckpointError: a checkpoint is missing or damaged, or was trained on output of another tokenizer or LAM.
+            ButtonsError: the buttons are missing or damaged.
         """
         tokenizer = load_model(Path(models) / "tokenizer", Tokenizer, device)
         dynamics = load_model(Path(models) / "dynamics", Dynamics, device)
@@ -113,17 +114,17 @@ class WorldModel(
     def from_pretrained(
         cls, folder_or_hub_id: str | Path | None = None, device: torch.device | str = "cpu", **download
     ) -> "WorldModel":
-        """The world that `save_pretrained` wrote, or `genie export`; without a name, the one that is shipped.
+        """Loads a world written by `save_pretrained` or `genie export`, by default the shipped one.
 
-        In place of the mixin's, which would also read pickles.
+        Overrides the mixin's method, which would also read pickles.
 
         Args:
-            folder_or_hub_id: its folder, or its name on the Hugging Face hub.
-            device: where to put it.
+            folder_or_hub_id: folder of the world, or its name on the Hugging Face hub; None: the shipped world.
+            device: device of the world.
             download: further options of `huggingface_hub.snapshot_download`, such as `revision`.
 
         Raises:
-            PretrainedError: there is none, or a damaged one.
+            PretrainedError: the world is missing or damaged.
             PromptError: its prompts are damaged.
         """
         folder = find_world(folder_or_hub_id, **download)
@@ -135,15 +136,15 @@ class WorldModel(
         return world
 
     def save_pretrained(self, save_directory: str | Path, **hub) -> str | None:
-        """Writes it, in half precision, into a folder: whole, or not at all; other files in there stay.
+        """Writes the world into a folder in half precision, completely or not at all; other files there are kept.
 
         Args:
-            save_directory: the folder; made if need be.
-            hub: further options of the mixin: `push_to_hub`, `repo_id`; and `model_card_kwargs`, what else the card is
-                to tell: `made` (a sentence), `halving_cost`, `metrics` (a table).
+            save_directory: the folder; created if necessary.
+            hub: further options of the mixin: `push_to_hub`, `repo_id`; and `model_card_kwargs`, additional contents of
+                the model card: `made` (a sentence), `halving_cost`, `metrics` (a table).
 
         Raises:
-            OSError: it cannot be written; what was there before stays.
+            OSError: the world cannot be written; the previous files are kept.
         """
         hub.setdefault("repo_id", Path(save_directory).name)
         with replacing_files(save_directory) as partial:
@@ -155,7 +156,7 @@ class WorldModel(
             write_prompts(save_directory / PROMPTS, self.prompts)
 
     def generate_model_card(self, **details) -> ModelCard:
-        """The card that it was loaded with, unless there are details to tell."""
+        """The model card that the world was loaded with; a new card if there is none, or if details are given."""
         if self._card is not None and not details:
             return ModelCard(self._card)
         fingerprints = {model.kind: made_from(model) for model in (self.tokenizer, self.dynamics)}
@@ -163,7 +164,7 @@ class WorldModel(
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the world."""
         return next(self.dynamics.parameters()).device
 
     def rollout(
@@ -173,7 +174,7 @@ class WorldModel(
         generator: torch.Generator | None = None,
         prompt_actions_BS: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """All that `stream` yields, as uint8 frames `(B, S, H, W, 3)`."""
+        """The frames that `stream` yields, stacked: uint8 `(B, S, H, W, 3)`."""
         return torch.stack(list(self.stream(frames_BTHWC, actions_BS, generator, prompt_actions_BS)), dim=1)
 
     @torch.no_grad()
@@ -184,16 +185,16 @@ class WorldModel(
         generator: torch.Generator | None = None,
         prompt_actions_BS: torch.Tensor | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Dreams what follows a prompt, frame by frame.
+        """Dreams the frames that follow a prompt, one by one.
 
         Args:
-            frames_BTHWC: uint8 prompt, T >= 1; the last C frames are used.
-            actions_BS: latent actions, the first leads from the prompt's last frame to the first dreamed one.
-            generator: source of randomness; dreams that share its state differ by their actions alone.
-            prompt_actions_BS: `(B, T-1)` latent actions between the prompt's frames, where they are known.
+            frames_BTHWC: uint8 prompt, T >= 1; the last `context_frames` are used.
+            actions_BS: latent actions; the first leads from the prompt's last frame to the first dreamed one.
+            generator: source of randomness; dreams that start with the same state of it differ only by their actions.
+            prompt_actions_BS: `(B, T-1)` latent actions between the prompt's frames, or None if they are unknown.
 
         Yields:
-            S times uint8 frames `(B, H, W, 3)`.
+            S batches of uint8 frames `(B, H, W, 3)`.
         """
         memory = self.remember(frames_BTHWC, prompt_actions_BS)
         for action_B in actions_BS.unbind(1):
@@ -201,11 +202,11 @@ class WorldModel(
             yield self.decode(memory)
 
     def remember(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:
-        """What the dynamics knows of a prompt.
+        """The dynamics model's memory of a prompt.
 
         Args:
-            frames_BTHWC: uint8, T >= 1; the last C frames are used.
-            actions_BS: latent actions between them, or None where they are not known.
+            frames_BTHWC: uint8, T >= 1; the last `context_frames` are used.
+            actions_BS: latent actions between them, or None if they are unknown.
         """
         num_frames = min(frames_BTHWC.shape[1], self.context_frames)
         batch_size, frames_BTHWC = len(frames_BTHWC), frames_BTHWC[:, -num_frames:]
@@ -216,28 +217,29 @@ class WorldModel(
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
     def advance(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> Memory:
-        """The memory that holds the next frame too, to which latent actions lead."""
+        """The memory extended by the next frame, sampled given the latent actions that lead to it."""
         steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
         return sample_frame(self.dynamics, memory, action_B, steps, temperature, generator)
 
     def decode(self, memory: Memory) -> torch.Tensor:
-        """The last frame in memory, uint8 `(B, H, W, 3)`; motion compensation has decoded it already."""
+        """The last frame in memory, uint8 `(B, H, W, 3)`. With motion compensation, it is already decoded."""
         return memory.motion.frame_BHWC if memory.motion else self.tokenizer.decode(memory.last_BN)
 
     @torch.inference_mode()
     def reset(self, frames: np.ndarray, *, actions: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
-        """Begins to play from a prompt; the world is then in the state that `step` goes on from.
+        """Starts a dream from a prompt, which `step` then continues.
 
         Args:
-            frames: uint8 `(T, H, W, 3)`, or `(B, T, H, W, 3)` to play B worlds at once; T >= 1, the last C are used.
-            actions: `(T-1,)` or `(B, T-1)` latent actions between them, where they are known.
-            seed: of all that is drawn until the next reset.
+            frames: uint8 `(T, H, W, 3)`, or `(B, T, H, W, 3)` to play B worlds at once; T >= 1, the last
+                `context_frames` are used.
+            actions: `(T-1,)` or `(B, T-1)` latent actions between them, or None if they are unknown.
+            seed: seed of all sampling until the next reset.
 
         Returns:
-            The prompt's last frame as the world sees it, through its tokens: uint8 `(H, W, 3)` or `(B, H, W, 3)`.
+            The prompt's last frame, encoded and decoded by the tokenizer: uint8 `(H, W, 3)` or `(B, H, W, 3)`.
 
         Raises:
-            WorldError: these are no such frames or actions.
+            WorldError: the frames or actions have a wrong type, shape or range.
         """
         frames = np.asarray(frames)
         if (
@@ -260,32 +262,32 @@ class WorldModel(
 
     @torch.inference_mode()
     def step(self, action: int | np.ndarray) -> np.ndarray:
-        """Presses a latent action, and goes one frame on.
+        """Advances the dream by one frame, given a latent action.
 
         Args:
-            action: in [0, A); `(B,)` of them where B worlds are played.
+            action: latent action in [0, A), or `(B,)` of them if B worlds are played.
 
         Returns:
             The next frame, uint8 `(H, W, 3)` or `(B, H, W, 3)`.
 
         Raises:
-            WorldError: there is no such action, or nothing to go on from.
+            WorldError: the action is invalid, or `reset` was not called.
         """
         dream = self._played()
         action_B = self._latent_actions(action, (len(dream),) if self._batched else ()).reshape(-1)
         return self._shown(dream.step(self, action_B))
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
-        """The latent action to press now for an effective true one, which depends on the past.
+        """The latent action that stands for an effective action now; it depends on the past.
 
         Args:
-            effect: index in `EFFECTIVE_ACTIONS`; `(B,)` of them where B worlds are played.
+            effect: index in `EFFECTIVE_ACTIONS`, or `(B,)` of them if B worlds are played.
 
         Returns:
-            What `step` is to be told.
+            The argument for `step`.
 
         Raises:
-            WorldError: there is no such action, or nothing to go on from.
+            WorldError: the effective action is invalid, or `reset` was not called.
         """
         latents = self.arrows()
         effect = _whole_numbers(effect, latents.shape[:-1], len(EFFECTIVE_ACTIONS), "effective actions")
@@ -293,20 +295,21 @@ class WorldModel(
 
     @torch.inference_mode()
     def arrows(self) -> np.ndarray:
-        """The latent actions that all arrows press now: int64 `(E,)`, or `(B, E)` where B worlds are played.
+        """The latent action that each arrow presses now: int64 `(E,)`, or `(B, E)` if B worlds are played.
 
         Raises:
-            WorldError: there is nothing to go on from.
+            WorldError: `reset` was not called.
         """
         return self._shown(self._played().arrows(self))
 
     @torch.inference_mode()
     def imagine(self) -> np.ndarray:
-        """What each latent action would lead to, uint8 `(A, H, W, 3)`, or `(B, A, H, W, 3)` where B worlds are played;
-        the world stays where it is.
+        """The next frame under each latent action: uint8 `(A, H, W, 3)`, or `(B, A, H, W, 3)` if B worlds are played.
+
+        The state of the dream does not change.
 
         Raises:
-            WorldError: there is nothing to go on from.
+            WorldError: `reset` was not called.
         """
         many = self._played().repeated(self, self.num_actions)
         actions_M = torch.arange(len(many), device=self.device) % self.num_actions
@@ -314,10 +317,10 @@ class WorldModel(
 
     @torch.inference_mode()
     def fork(self, copies: int | None = None) -> "WorldModel":
-        """Another world of the same weights in the same state: from now on, each goes its own way.
+        """A world that shares the weights and has an independent copy of the state.
 
         Args:
-            copies: each world that is played so many times in a row, as a batch.
+            copies: repeats each world that is played this many times in a row, as a batch.
         """
         other = copy(self)
         if copies is not None:
@@ -336,12 +339,12 @@ class WorldModel(
         return torch.tensor(actions, dtype=torch.int64, device=self.device)
 
     def _shown(self, parts_B: torch.Tensor) -> np.ndarray:
-        """An array of all worlds, or of the only one."""
+        """Converts to an array, without the batch axis if a single world is played."""
         return parts_B.cpu().numpy() if self._batched else parts_B[0].cpu().numpy()
 
 
 def _whole_numbers(numbers: int | np.ndarray, shape: tuple[int, ...], count: int, name: str) -> np.ndarray:
-    """Numbers in [0, count) as an array of that shape; raises WorldError if they are none."""
+    """Converts to an array of integers in [0, count); raises WorldError if their type, shape or range is wrong."""
     numbers = np.asarray(numbers)
     known = np.issubdtype(numbers.dtype, np.integer) and numbers.shape == shape
     if not known or (numbers.size and not 0 <= numbers.min() <= numbers.max() < count):
