@@ -7,7 +7,7 @@ PATCH = 4  # side, in pixels, of the patch that one token represents
 MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB), because JSON has no infinity
 
 
-def psnr(mse: np.ndarray) -> float:
+def psnr(mse: np.ndarray | float) -> float:
     """Peak signal-to-noise ratio, in dB, of a set of frames, computed from the mean of their squared errors.
 
     Averaging per-frame PSNRs instead would let exactly copied frames (infinite PSNR) dominate, and most of CoinRun

@@ -23,7 +23,7 @@ def contact_sheet(panels_RCHW3: np.ndarray, captions: Sequence[Sequence[str]]) -
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for row, column in np.ndindex(rows, columns):
         x, y = GAP + column * step_x, GAP + row * step_y
-        draw.text((x + 1, y), captions[row][column], fill=INK, font=font)
+        draw.text((x + 1, y), captions[row][column], fill=INK, font=font)  # pyright: ignore[reportArgumentType]
         panel = Image.fromarray(panels_RCHW3[row, column])
         panel = panel.resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
         sheet.paste(panel, (x, y + CAPTION_HEIGHT))

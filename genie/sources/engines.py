@@ -82,7 +82,7 @@ class _Gym3Engine:
 
     def __init__(self, num_envs: int, num_threads: int, options: dict):
         with contextlib.redirect_stderr(io.StringIO()):  # procgen's dependency gym prints a notice on import
-            from procgen import ProcgenGym3Env
+            from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
 
         self._env = ProcgenGym3Env(num=num_envs, num_threads=num_threads, **options)
         self._env._reuse_arrays = True  # procgen does not forward this gym3 option; copying costs 5% of the speed
