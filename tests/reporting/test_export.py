@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -95,7 +96,9 @@ def test_the_card_tells_what_half_precision_costs(pipeline):
             world.reset(prompt.frames_THWC, actions=prompt.actions)
         pixels = np.abs(full.imagine().astype(int) - half.imagine())
         shares.append((pixels > 8).any(-1).mean())
-    assert f"visibly changes {100 * np.mean(shares):.3f}% of the pixels" in Path("world/README.md").read_text()
+    told = re.search(r"visibly changes ([\d.]+)% of the pixels", Path("world/README.md").read_text())
+    # Not to the last pixel: some builds of torch round differently from one tensor's address to another's.
+    assert float(told[1]) == pytest.approx(100 * np.mean(shares), rel=0.01)
 
 
 def test_the_command_names_the_scale(tmp_path, monkeypatch):

@@ -2,10 +2,10 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from procgen.env import ENV_NAMES
 
 from genie.core.actions import NUM_ACTIONS
 from genie.core.frames import FRAME_SHAPE
+from genie.core.params import GAMES
 from genie.sources.bursts import PART_ENVS, Bursts
 from genie.sources.simulator import Simulator
 
@@ -25,7 +25,7 @@ def simulator(**changes):
     return Simulator(**{**options, **changes})
 
 
-@pytest.mark.parametrize("env_name", ENV_NAMES)
+@pytest.mark.parametrize("env_name", GAMES)
 def test_bursts_play_what_the_simulator_plays(env_name):
     rng = np.random.default_rng(0)
     with closing(simulator(env_name=env_name)) as played, closing(Bursts(played, num_threads=3)) as bursts:
