@@ -61,7 +61,7 @@ def test_a_cleared_state_is_gone(open_store):
 def test_a_fault_while_saving_keeps_the_state_before(open_store):
     store = open_store()
     store.save(STATE)
-    with pytest.raises(Exception, match="pickle|local object"):
+    with pytest.raises(Exception, match=r"pickle|local object"):
         store.save({"step": 4, "model": lambda: None})
     assert store.load()["step"] == 3
 
