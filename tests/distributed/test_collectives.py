@@ -20,6 +20,8 @@ from genie.distributed.collectives import (
 from genie.models.pixel_lam import build_pixel_lam
 from genie.training.step import make_optimizers
 
+pytestmark = pytest.mark.slow
+
 NUM_RANKS = 2
 
 

@@ -6,6 +6,8 @@ from torch import nn
 from genie.evaluation.frechet import I3D_SIZE, FrechetDistance, frechet_distance, i3d_distance, probe_distance
 from genie.evaluation.rollouts import REAL, SERIES, measure_rollouts
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"horizon": 5, "num_clips": 12, "seed": 0}
 
 

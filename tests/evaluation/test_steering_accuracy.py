@@ -8,6 +8,8 @@ from genie.evaluation.counterfactual import differing
 from genie.evaluation.steering_accuracy import dream_branches, inferred_actions, measure_steering, steering_metrics
 from genie.sources.branches import play_branches
 
+pytestmark = pytest.mark.slow
+
 CONTEXT, HELD = 2, 3
 
 

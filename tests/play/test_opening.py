@@ -14,6 +14,8 @@ from genie.world.controls import write_buttons
 from genie.world.maskgit import Sampling
 from genie.world.pretrained import PretrainedError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def threads():

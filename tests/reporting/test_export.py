@@ -21,6 +21,8 @@ from genie.world import WorldModel
 from genie.world.maskgit import Sampling
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def genie_export(*words):
     return CliRunner().invoke(app, ["export", *map(str, words)])
