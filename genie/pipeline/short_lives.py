@@ -23,8 +23,8 @@ def warn_of_short_lives(params: Params) -> None:
     for what, needed, key in (
         ("dreams", context + settings.horizon, "evaluate.horizon"),
         ("long dreams", context + settings.drift_horizon, "evaluate.drift_horizon"),
-        ("the counterfactual test", branched + 1, "dynamics.context_frames"),
-        ("the steering test", branched + settings.steered_frames, "evaluate.steered_frames"),
+        ("branches of the counterfactual test", branched + 1, "dynamics.context_frames"),
+        ("branches of the steering test", branched + settings.steered_frames, "evaluate.steered_frames"),
     ):
         if needed > longest:
             print(
