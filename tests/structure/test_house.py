@@ -63,7 +63,9 @@ def make(folder: Path, *arguments: str, **variables: str) -> subprocess.Complete
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder)
     command = ["make", "-C", folder, *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | variables
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "CUDA"))
+    } | variables
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
