@@ -1,7 +1,7 @@
 """Strict, typed parameters: `params.yaml` is their only source, and all stages read it through `load_params`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -302,6 +302,15 @@ def read_tree(path: str | Path) -> dict:
         return read_yaml(path)
     except YamlError as fault:
         raise ParamsError(str(fault)) from None
+
+
+def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields every value of a tree with its dotted key, such as `lam.seed`."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _describe(fault: Mapping[str, Any]) -> str:

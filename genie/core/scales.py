@@ -2,11 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from genie.core.files import replacing
-from genie.core.params import Params, ParamsError, load_params, parse_params, read_tree
+from genie.core.params import Params, ParamsError, leaves, load_params, parse_params, read_tree
 
 SCALES_FOLDER = Path("scales")
 
@@ -61,7 +61,7 @@ def scale_flags(name: str, params_path: str | Path = "params.yaml") -> str:
         ParamsError: as `load_scale`.
     """
     changes, _ = load_scale(name, params_path)
-    return " ".join(f"-S {key}={_word(value)}" for key, value in _leaves(changes))
+    return " ".join(f"-S {key}={_word(value)}" for key, value in leaves(changes))
 
 
 def _path(name: str) -> Path:
@@ -76,14 +76,6 @@ def _change(tree: dict, changes: Mapping) -> None:
             tree[key][:] = value  # in place, to keep its style
         else:
             tree[key] = value
-
-
-def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _word(value: object) -> str:

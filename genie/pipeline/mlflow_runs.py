@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 from filelock import FileLock
 
-from genie.core.params import Params
+from genie.core.params import Params, leaves
 from genie.core.paths import project_root
 from genie.core.protocols import NullTracker, Tracker
 from genie.core.yaml_files import YamlError, read_yaml
@@ -315,15 +315,6 @@ def _log_params(client, run_id: str, params: Params, wanted: Sequence[str]) -> N
     from mlflow.entities import Param
 
     prefixes = tuple(f"{key}." for key in wanted)
-    leaves = [Param(key, str(value)) for key, value in _flatten(params.model_dump())]
-    leaves = [leaf for leaf in leaves if f"{leaf.key}.".startswith(prefixes)]
-    for first in range(0, len(leaves), PARAMS_A_REQUEST):
-        client.log_batch(run_id, params=leaves[first : first + PARAMS_A_REQUEST])
-
-
-def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    logged = [Param(key, str(value)) for key, value in leaves(params.model_dump()) if f"{key}.".startswith(prefixes)]
+    for first in range(0, len(logged), PARAMS_A_REQUEST):
+        client.log_batch(run_id, params=logged[first : first + PARAMS_A_REQUEST])
