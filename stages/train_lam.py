@@ -38,7 +38,7 @@ def main(params: Params, tracker: Tracker) -> None:
         dataset = FrameWindows(stores["train"], settings.window, *drawn)
     resume = ResumeStore("train_lam", settings, accelerator, stores["train"].attributes)
     validate = validate_lam(stores["val"], settings.window)
-    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

@@ -25,7 +25,7 @@ def main(params: Params, tracker: Tracker) -> None:
     dataset = LabelledFrameWindows(stores["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_probe", settings, accelerator, stores["train"].attributes)
     validate = validate_probe(stores["val"], settings.window)
-    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

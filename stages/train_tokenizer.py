@@ -22,7 +22,7 @@ def main(params: Params, tracker: Tracker) -> None:
     dataset = FrameWindows(stores["train"], 1, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_tokenizer", settings, accelerator, stores["train"].attributes)
     validate = validate_tokenizer(stores["val"], tracker)
-    curve = train(model, dataset, settings, accelerator, tracker, resume, validate)
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

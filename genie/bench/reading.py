@@ -60,7 +60,7 @@ def _from_file(store: EpisodeStore, params: ProbeParams) -> Draw:
 
 def _held(path: Path, params: ProbeParams) -> Draw:
     windows = FrameWindows(EpisodeStore(path), params.window, params.batch_size, params.seed, WITHOUT_END)
-    assert windows.in_memory
+    windows.hold()
     return _in_order(windows)
 
 

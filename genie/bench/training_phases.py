@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from accelerate.utils import send_to_device
 from torch import nn
 
 from genie.bench.figures import Figure
@@ -24,8 +23,9 @@ from genie.bench.timing import take_turns, wait_for
 from genie.core.params import Params
 from genie.data.caches import read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
+from genie.data.supply import batches, keep_data
 from genie.data.transitions import TransitionWindows
-from genie.data.windows import FrameWindows, TokenWindows, Windows, batches
+from genie.data.windows import FrameWindows, TokenWindows, Windows
 from genie.distributed.accelerator import make_accelerator
 from genie.models.surprise_lam import SurpriseLam
 from genie.training.costs import Model, build, step_costs, training_params
@@ -60,11 +60,12 @@ class Step:
         self.model, dataset = model_and_data(name, params, folder)
         self.model.to(self.device)
         self._train = TrainingStep(self.model, self.params, self._accelerator)
-        self._drawn = iter(batches(dataset, num_workers=0 if dataset.in_memory else 1))
+        keep_data(dataset, self.device, params.runtime.training_data)
+        self._drawn = batches(dataset, self.device)
 
     def __call__(self) -> None:
         with self._phase("data"):
-            batch = send_to_device(next(self._drawn), self.device, non_blocking=True)
+            batch = next(self._drawn)
         self._train(batch, timed=self._phase)
 
     def warm_up(self) -> None:

@@ -39,6 +39,7 @@ class RuntimeParams(Strict):
     threads: Annotated[int, Field(ge=0, le=1024)]
     processes: Annotated[int, Field(ge=1, le=1024)]
     strategy: Literal["ddp", "fsdp"]
+    training_data: Literal["auto", "device", "memory", "files"]
 
 
 class SplitCounts(Strict):

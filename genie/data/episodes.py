@@ -13,7 +13,6 @@ An episode holds consecutive frames of one life in one level: it contains no res
 never spans two shards.
 """
 
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -33,7 +32,6 @@ from genie.data.shards import OWN_ATTRIBUTES, check_set, shard_file
 SCHEMA_VERSION = 2
 CHUNK_FRAMES = 16
 BLOCK_FRAMES = 4 * CHUNK_FRAMES  # a multiple of the chunk size, so that HDF5 compresses each chunk only once
-HELD_BYTES = 2 << 30  # largest decompressed size at which training keeps all frames in memory
 MAX_BLOCKS = 32  # maximum number of blocks waiting for compression: 25 MB
 FILTERS = {
     "zstd": hdf5plugin.Zstd(clevel=3),
@@ -235,7 +233,7 @@ class EpisodeStore:
     """
 
     def __init__(self, path: str | Path):
-        self.path, self._held = Path(path), None
+        self.path = Path(path)
         first = EpisodeFile(self.path / shard_file(0))
         others = range(1, first.attributes["num_shards"])
         self.files = [first, *(EpisodeFile(self.path / shard_file(index)) for index in others)]
@@ -251,24 +249,10 @@ class EpisodeStore:
     def __len__(self) -> int:
         return self.num_frames
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_held": None}
-
-    def hold(self) -> bool:
-        """Reads all frames into memory if they fit in `HELD_BYTES`; returns whether they are in memory.
-
-        Reading single frames decompresses their whole chunks, a cost that training would pay at every step.
-        """
-        if self._held is None and self.num_frames * math.prod(FRAME_SHAPE) <= HELD_BYTES:
-            self._held = self.read(0, self.num_frames)
-        return self._held is not None
-
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames `start <= t < stop` as `(stop - start, 64, 64, 3)` uint8."""
         if not 0 <= start <= stop <= self.num_frames:
             raise IndexError(f"{self.path}: frames {start}:{stop} asked of {self.num_frames}")
-        if self._held is not None:
-            return self._held[start:stop].copy()
         frames = np.empty((stop - start, *FRAME_SHAPE), np.uint8)
         position = start
         while position < stop:

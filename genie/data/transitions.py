@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from genie.data.episodes import EpisodeStore
-from genie.data.windows import WindowError, Windows, window_starts
+from genie.data.windows import Batch, Columns, WindowError, Windows, rows_of, window_starts
 from genie.distributed.progress import progress
 
 CHUNK = 1024  # frames observed at once
@@ -73,8 +73,19 @@ class TransitionWindows(Windows):
                 raise WindowError(f"{store.num_frames} frames but {len(label)} labels {name}; run `dvc repro`")
         starts = window_starts(store.episode_starts, store.num_frames, model.history + 1)
         super().__init__(starts, model.history + 1, batch_size, seed, num_batches)
-        self.observed = observe_split(model, store) | {name: label.astype(np.int64) for name, label in labels.items()}
+        observed = observe_split(model, store) | {name: label.astype(np.int64) for name, label in labels.items()}
+        self.observed = {name: torch.from_numpy(column) for name, column in observed.items()}
+        self.hold()
 
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        transitions_B = self._draw(step) + self.window - 2
-        return {name: torch.from_numpy(part[transitions_B]) for name, part in self.observed.items()}
+    @property
+    def num_bytes(self) -> int:
+        return sum(column.nbytes for column in self.observed.values())
+
+    def _load(self) -> Columns:
+        return self.observed
+
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+        return {name: rows_of(column, starts_B + self.window - 2) for name, column in columns.items()}
+
+    def _read(self, starts_B: np.ndarray) -> Batch:
+        return self._gather(self.observed, torch.from_numpy(starts_B))

@@ -10,7 +10,7 @@ import torch
 
 from genie.core.actions import NO_ACTION, effective_action
 from genie.data.episodes import EpisodeStore
-from genie.data.windows import FrameWindows, read_windows
+from genie.data.windows import Batch, Columns, FrameWindows, frames_of, read_windows, rows_of
 
 
 def read_labelled_windows(
@@ -41,8 +41,22 @@ class LabelledFrameWindows(FrameWindows):
         super().__init__(store, window, batch_size, seed, num_batches)
         self.actions = store.actions()
 
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        return read_labelled_windows(self.store, self.actions, self._draw(step), self.window)
+    @property
+    def num_bytes(self) -> int:
+        return super().num_bytes + self.store.num_frames
+
+    def _load(self) -> Columns:
+        return super()._load() | {"effects": torch.from_numpy(true_actions_of(self.store))}
+
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+        frames_BT = frames_of(starts_B, self.window)
+        return {
+            "frames_BTHWC": rows_of(columns["frames"], frames_BT),
+            "actions_BS": rows_of(columns["effects"], frames_BT[:, :-1]).long(),
+        }
+
+    def _read(self, starts_B: np.ndarray) -> Batch:
+        return read_labelled_windows(self.store, self.actions, starts_B, self.window)
 
 
 def true_actions_of(store: EpisodeStore) -> np.ndarray:

@@ -6,15 +6,20 @@ to frame `t + 1`; an episode's last frame has `NO_ACTION`. So T frames come with
 Legend: B batch, T frames, S transitions, N tokens per frame, H W C pixels.
 """
 
+import math
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
 from genie.data.episodes import EpisodeStore
+
+Batch = torch.Tensor | dict[str, torch.Tensor]
+Columns = dict[str, torch.Tensor]  # by name, each with one row per frame of a split
 
 
 class WindowError(ValueError):
@@ -58,17 +63,12 @@ def read_windows(store: EpisodeStore, starts: np.ndarray, length: int) -> np.nda
     return frames_BTHWC
 
 
-class Windows(Dataset):
+class Windows(Dataset, ABC):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
-    So a run's position in its data is its step. The number of loader workers has no effect, and neither has the number
-    of ranks: each draws the whole batch and reads its share of it.
-
-    Attributes:
-        in_memory: whether drawing a batch only copies memory; if not, it reads files, which a worker should do.
+    So a run's position in its data is its step. Neither the place where the data are kept nor the number of reading
+    processes or ranks affects the batches: each rank draws the whole batch and takes its share of it.
     """
-
-    in_memory = True
 
     def __init__(self, starts: np.ndarray, window: int, batch_size: int, seed: int, num_batches: int):
         self.starts = starts
@@ -77,6 +77,26 @@ class Windows(Dataset):
         self.seed = seed
         self.num_batches = num_batches
         self._share = slice(None)
+        self._held: Columns | None = None
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Memory that `hold` takes."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether batches are gathered in memory; if not, drawing one reads files."""
+        return self._held is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are drawn."""
+        return next(iter(self._held.values())).device if self._held else torch.device("cpu")
+
+    def hold(self, device: torch.device | str = "cpu") -> None:
+        """Loads all data into the memory of a device, where batches are then gathered."""
+        self._held = {name: column.to(device) for name, column in self._load().items()}
 
     def take_share(self, rank: int, num_ranks: int) -> None:
         """Restricts all batches to this rank's rows.
@@ -94,10 +114,30 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return self.num_batches
 
+    def __getitem__(self, step: int) -> Batch:
+        if self._held is None:
+            return self._read(self._draw(step))
+        starts_B = torch.from_numpy(self._draw(step))
+        if self.device.type == "cuda":
+            starts_B = starts_B.pin_memory()  # otherwise the copy would wait for the device
+        return self._gather(self._held, starts_B.to(self.device, non_blocking=True))
+
     def _draw(self, step: int) -> np.ndarray:
         if not 0 <= step < self.num_batches:
             raise IndexError(f"batch {step} of {self.num_batches}")
         return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)[self._share]
+
+    @abstractmethod
+    def _load(self) -> Columns:
+        """All data, with one row for each frame of the split."""
+
+    @abstractmethod
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+        """The batch of windows that begin at `starts_B`, on the device of the columns."""
+
+    @abstractmethod
+    def _read(self, starts_B: np.ndarray) -> Batch:
+        """The same batch, read from files."""
 
 
 class FrameWindows(Windows):
@@ -115,18 +155,29 @@ class FrameWindows(Windows):
         starts = window_starts(store.episode_starts, store.num_frames, window)
         super().__init__(starts, window, batch_size, seed, num_batches)
         self.store = store
-        self.in_memory = store.hold()
 
-    def __getitem__(self, step: int) -> torch.Tensor:
-        return torch.from_numpy(read_windows(self.store, self._draw(step), self.window))
+    @property
+    def num_bytes(self) -> int:
+        return self.store.num_frames * math.prod(FRAME_SHAPE)
+
+    def _load(self) -> Columns:
+        return {"frames": torch.from_numpy(self.store.read(0, self.store.num_frames))}
+
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+        return rows_of(columns["frames"], frames_of(starts_B, self.window))
+
+    def _read(self, starts_B: np.ndarray) -> Batch:
+        return torch.from_numpy(read_windows(self.store, starts_B, self.window))
 
 
 class TokenArray(Protocol):
     """Tokens `(num_frames, N)` uint16, as an array or as `genie.data.caches.Tokens`."""
 
+    shape: tuple[int, ...]
+
     def __len__(self) -> int: ...
 
-    def __getitem__(self, frames: np.ndarray, /) -> np.ndarray: ...
+    def __getitem__(self, frames: np.ndarray | slice, /) -> np.ndarray: ...
 
 
 class TokenWindows(Windows):
@@ -162,20 +213,42 @@ class TokenWindows(Windows):
         self.tokens = tokens
         self.latent_actions = latent_actions
 
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        frames_BT = self._draw(step)[:, None] + np.arange(self.window)
+    @property
+    def num_bytes(self) -> int:
+        return len(self.tokens) * (2 * self.tokens.shape[1] + 1)
+
+    def _load(self) -> Columns:
+        tokens = np.array(self.tokens[: len(self.tokens)])
+        # CUDA cannot index uint16; `_gather` undoes the change of sign.
+        return {
+            "tokens": torch.from_numpy(tokens.view(np.int16)),
+            "actions": torch.from_numpy(np.array(self.latent_actions)),
+        }
+
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+        frames_BT = frames_of(starts_B, self.window)
+        return {
+            "tokens_BTN": rows_of(columns["tokens"], frames_BT).long() & 0xFFFF,
+            "actions_BS": rows_of(columns["actions"], frames_BT[:, :-1]).long(),
+        }
+
+    def _read(self, starts_B: np.ndarray) -> Batch:
+        frames_BT = starts_B[:, None] + np.arange(self.window)
         return {
             "tokens_BTN": torch.from_numpy(self.tokens[frames_BT].astype(np.int64)),
             "actions_BS": torch.from_numpy(self.latent_actions[frames_BT[:, :-1]].astype(np.int64)),
         }
 
 
-def batches(dataset: Windows, start_step: int = 0, num_workers: int = 0) -> DataLoader:
-    """Iterates over `dataset[start_step]`, `dataset[start_step + 1]` and so on to its last, in order."""
-    return DataLoader(
-        dataset,
-        sampler=range(start_step, len(dataset)),
-        batch_size=None,
-        num_workers=num_workers,
-        generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run differs
-    )
+def frames_of(starts_B: torch.Tensor, length: int) -> torch.Tensor:
+    """Indices `(B, T)` of the frames of windows."""
+    return starts_B[:, None] + torch.arange(length, device=starts_B.device)
+
+
+def rows_of(column: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows of a column: `(*index.shape, *column.shape[1:])`."""
+    flat, row = column.flatten(1) if column.ndim > 1 else column.unsqueeze(1), column.shape[1:]
+    num_bytes = flat.shape[1] * flat.element_size()
+    if num_bytes % 8 == 0:  # a GPU copies eight bytes as fast as one
+        return flat.view(torch.int64).index_select(0, index.flatten()).view(column.dtype).view(*index.shape, *row)
+    return flat.index_select(0, index.flatten()).view(*index.shape, *row)

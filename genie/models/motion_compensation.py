@@ -79,7 +79,7 @@ class MotionCompensation(nn.Module):
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer set by `see_through`."""
-        assert self._tokenizers, "motion compensation needs the tokenizer: call see_through first"
+        assert len(self._tokenizers) == 1, "motion compensation needs the tokenizer: call see_through first"
         return self._tokenizers[0]
 
     def _apply(self, fn, recurse=True):

@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from genie.core.params import TrainingParams
 from genie.core.protocols import Tracker, Validation
-from genie.data.windows import Windows, batches
+from genie.data.supply import Place, batches, keep_data
+from genie.data.windows import Windows
 from genie.distributed.fsdp import gathered, load_optimizer, shard
 from genie.distributed.progress import progress
 from genie.training.resume import ResumeStore
@@ -35,19 +37,20 @@ def train(
     tracker: Tracker,
     resume: ResumeStore,
     validate: Validation,
+    place: Literal["auto"] | Place = "auto",
 ) -> list[Row]:
     """Trains `model` in place for `params.steps` steps, resuming from saved state if there is any.
 
     Args:
         model: `forward(batch) -> (loss, metrics)`, where metrics are scalar tensors.
-        dataset: item `step` is the batch of that step, so that a run's data position is its step; `in_memory` says
-            whether drawing it is cheap.
+        dataset: item `step` is the batch of that step, so that a run's data position is its step.
         params: batch size, steps, learning rate and so on.
         accelerator: device, precision, processes.
         tracker: receives the curves.
         resume: stores the state periodically, at the end and on Ctrl-C.
         validate: called periodically with the model in eval mode and the step; returns held-out metrics. Only the first
             of several processes validates and saves.
+        place: where to keep the data, as for `keep_data`.
 
     Returns:
         The curve, one row per hundredth of the run: `step`, `lr`, the means since the last row of `train_loss`,
@@ -71,17 +74,17 @@ def train(
     parts = {"model": trained, "means": means, **train_step.optimizers}
     parts |= {f"{name}_lr": scheduler for name, scheduler in train_step.schedulers.items()}
     start, curve = _restore(saved, parts, tracker) if saved else (0, [])
+    if start < params.steps:
+        keep_data(dataset, accelerator.device, place)
     log_every = math.ceil(params.steps / LOGS_PER_RUN)
     validate_every = log_every * (LOGS_PER_RUN // VALIDATIONS_PER_RUN)
     clock, saves = _Clock(start), _Saves(start)
 
     steps = progress(name="train", total=params.steps, unit="step")
     steps.update(start)
-    # On a CPU a worker takes time from the model's threads: it only pays off if batches are read from files.
-    drawn = batches(dataset, start, num_workers=0 if dataset.in_memory else 1)
     with _Interrupts(accelerator) as interrupts:
-        for step, batch in enumerate(drawn, start=start + 1):
-            means.add(train_step(send_to_device(batch, accelerator.device, non_blocking=True)))
+        for step, batch in enumerate(batches(dataset, accelerator.device, start), start=start + 1):
+            means.add(train_step(batch))
             steps.update()
 
             if step % log_every == 0 or step == params.steps:

@@ -2,17 +2,17 @@
 
 import math
 
-import psutil
 import torch
 
-from genie.core.containers import memory_left
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
-from genie.data.episodes import HELD_BYTES
+from genie.data.supply import fitting_place
 from genie.distributed.devices import resolve_device, resolve_precision
+from genie.distributed.free_memory import free_bytes
 from genie.distributed.processes import num_local_processes, num_processes
-from genie.training.costs import Model, section_of, si, step_costs
+from genie.training.costs import TOKENS_A_FRAME, Model, section_of, si, step_costs
 
+TOKEN_BYTES = 2 * TOKENS_A_FRAME + 1  # of a frame's tokens and latent action
 PROCESS_BYTES = 600 * 10**6  # of Python and the libraries, before there is a model
 
 
@@ -23,9 +23,9 @@ class MemoryBudgetError(ValueError):
 def check_memory(model: Model, params: Params) -> None:
     """Compares the memory that training a model needs with the free memory of its device.
 
-    Counts weights, gradients, optimizer state and the activations kept for backward; on a CPU also the frames held in
-    memory and the process itself, for each process of this machine. Temporary buffers are not counted, so a training
-    that passes may still run out of memory.
+    Counts weights, gradients, optimizer state, the activations kept for backward and the data held there; on a CPU
+    also the process itself, all of them for each process of this machine. Temporary buffers are not counted, so a
+    training that passes may still run out of memory.
 
     Raises:
         MemoryBudgetError: there is too little.
@@ -35,11 +35,11 @@ def check_memory(model: Model, params: Params) -> None:
     state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
     if params.runtime.strategy == "fsdp":
         state = -(-state // num_processes())
+    held = _held_bytes(model, params, device)
     if device.type == "cuda":  # each process has a device of its own, and its share of the batch
         batch = costs.activation_bytes // num_processes()
-        needed = state + batch
+        needed = state + held + batch
     else:  # the processes of this machine share its memory
-        held = 0 if model in ("motion", "steering", "dynamics") else _held_bytes(params)
         local = num_local_processes()
         batch = (costs.activation_bytes + costs.score_bytes) * local // num_processes()
         needed = local * (state + PROCESS_BYTES + held) + batch
@@ -49,18 +49,17 @@ def check_memory(model: Model, params: Params) -> None:
         raise MemoryBudgetError(
             f"training needs about {si(needed, 'B')} of memory ({si(batch, 'B')} of them for a batch of "
             f"{costs.samples}), but {device.type} has {si(free, 'B')} free: lower {section}.batch_size or "
-            f"{section}.width, or free some"
+            f"{section}.width, keep the data elsewhere (runtime.training_data: files), or free some"
         )
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that a new process can have on a device; on a CPU no more than its container's limit leaves."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(min(psutil.virtual_memory().available, memory_left()))
-
-
-def _held_bytes(params: Params) -> int:
-    """Of the frames to train on, which are held if they are few."""
-    size = params.collect.frames.train * math.prod(FRAME_SHAPE)
-    return size if size <= HELD_BYTES else 0
+def _held_bytes(model: Model, params: Params, device: torch.device) -> int:
+    """Bytes of training data that `keep_data` will load into the device's memory."""
+    if model in ("motion", "steering"):
+        return 0  # a few numbers per transition
+    num_frames = params.collect.frames.train
+    size = num_frames * (TOKEN_BYTES if model == "dynamics" else math.prod(FRAME_SHAPE))
+    place = params.runtime.training_data
+    if place == "auto":
+        place = fitting_place(size, device)
+    return size if place == "device" or (place == "memory" and device.type == "cpu") else 0

@@ -7,7 +7,6 @@ from genie.data.windows import (
     FrameWindows,
     TokenWindows,
     WindowError,
-    batches,
     episode_starts_of,
     read_windows,
     spread_starts,
@@ -83,47 +82,3 @@ def test_token_windows_of_caches_that_do_not_match(store):
     tokens, actions = token_caches(store)
     with pytest.raises(WindowError, match="run `dvc repro`"):
         TokenWindows(tokens[:-1], actions, window=5, batch_size=4, seed=0, num_batches=1)
-
-
-@pytest.fixture(params=["frames", "tokens"])
-def make_dataset(request, store):
-    def make(seed=0):
-        if request.param == "frames":
-            return FrameWindows(store, window=3, batch_size=4, seed=seed, num_batches=6)
-        return TokenWindows(*token_caches(store), window=3, batch_size=4, seed=seed, num_batches=6)
-
-    return make
-
-
-def flat(batch):
-    return batch if torch.is_tensor(batch) else torch.cat([part.flatten() for part in batch.values()])
-
-
-def test_a_batch_depends_on_seed_and_step_alone(make_dataset):
-    forwards, backwards = make_dataset(), make_dataset()
-    there = [flat(forwards[step]) for step in range(6)]
-    back = [flat(backwards[step]) for step in reversed(range(6))]
-    assert all(torch.equal(a, b) for a, b in zip(there, reversed(back), strict=True))
-    assert not torch.equal(there[0], there[1])
-    assert not torch.equal(there[0], flat(make_dataset(seed=1)[0]))
-
-
-def test_datasets_end(make_dataset):
-    assert len(make_dataset()) == 6
-    with pytest.raises(IndexError):
-        make_dataset()[6]
-
-
-def test_a_late_start_and_workers_change_nothing(make_dataset):
-    dataset = make_dataset()
-    whole = [flat(batch) for batch in batches(dataset)]
-    rest = [flat(batch) for batch in batches(dataset, start_step=2, num_workers=2)]
-    assert len(whole) == 6
-    assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
-
-
-def test_loading_leaves_the_global_random_state_alone(make_dataset):
-    before = torch.get_rng_state()
-    for _ in batches(make_dataset()):
-        pass
-    assert torch.equal(torch.get_rng_state(), before)

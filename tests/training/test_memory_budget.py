@@ -31,8 +31,8 @@ def test_it_needs_what_is_counted_and_no_byte_less(tiny_params, monkeypatch, mod
     costs = step_costs(model, tiny_params)
     needed = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes + costs.activation_bytes
     needed += costs.score_bytes + budget.PROCESS_BYTES
-    if model not in ("motion", "dynamics"):
-        needed += tiny_params.collect.frames.train * 64 * 64 * 3
+    frame_bytes = {"motion": 0, "dynamics": 2 * 256 + 1}.get(model, 64 * 64 * 3)
+    needed += tiny_params.collect.frames.train * frame_bytes
     monkeypatch.setattr(budget, "free_bytes", lambda device: needed)
     check_memory(model, tiny_params)
     monkeypatch.setattr(budget, "free_bytes", lambda device: needed - 1)
@@ -44,12 +44,29 @@ def test_a_gpu_holds_its_share_alone_of_what_is_sharded(tiny_params, monkeypatch
     costs = step_costs("dynamics", tiny_params)
     state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
     monkeypatch.setattr(budget, "resolve_device", lambda runtime: torch.device("cuda"))
+    monkeypatch.setattr(budget, "fitting_place", lambda num_bytes, device: "memory")
     monkeypatch.setattr(budget, "free_bytes", lambda device: -(-state // 4) + costs.activation_bytes // 4)
     monkeypatch.setenv("WORLD_SIZE", "4")
     for strategy, does_fit in (("fsdp", nullcontext()), ("ddp", pytest.raises(MemoryBudgetError))):
         runtime = tiny_params.runtime.model_copy(update={"strategy": strategy})
         with does_fit:
             check_memory("dynamics", tiny_params.model_copy(update={"runtime": runtime}))
+
+
+def test_data_on_the_device_take_its_memory_and_data_in_files_take_none(tiny_params, monkeypatch):
+    costs = step_costs("tokenizer", tiny_params)
+    needed = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes + costs.activation_bytes
+    data = tiny_params.collect.frames.train * 64 * 64 * 3
+    monkeypatch.setattr(budget, "resolve_device", lambda runtime: torch.device("cuda"))
+    for place, held in (("device", data), ("memory", 0), ("files", 0)):
+        params = tiny_params.model_copy(
+            update={"runtime": tiny_params.runtime.model_copy(update={"training_data": place})}
+        )
+        monkeypatch.setattr(budget, "free_bytes", lambda device, free=needed + held: free)
+        check_memory("tokenizer", params)
+        monkeypatch.setattr(budget, "free_bytes", lambda device, free=needed + held - 1: free)
+        with pytest.raises(MemoryBudgetError):
+            check_memory("tokenizer", params)
 
 
 def test_processes_of_a_machine_share_its_memory(tiny_params, monkeypatch):
@@ -79,7 +96,8 @@ def test_the_papers_dynamics_does_not_fit_into_sixteen_gigabytes(cpu_params, mon
         check_memory("dynamics", cpu_params(load_scale("paper")[1]))
     assert re.fullmatch(
         r"training needs about \d+ GB of memory \(\d+ GB of them for a batch of 36\), but cpu has 16 GB free: "
-        r"lower dynamics.batch_size or dynamics.width, or free some",
+        r"lower dynamics.batch_size or dynamics.width, keep the data elsewhere \(runtime.training_data: "
+        r"files\), or free some",
         str(refused.value),
     )
 
