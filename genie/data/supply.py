@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
-from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
 from genie.data.windows import Batch, Windows
@@ -58,10 +57,15 @@ def batches(
             model needs, and up to `MAX_READERS` for a GPU.
     """
     steps = range(start_step, len(dataset))
-    if dataset.is_held and (device.type == "cpu" or dataset.device == device):
+
+    def prepare(part: torch.Tensor) -> torch.Tensor:
+        # From page-locked memory a GPU copies while the host goes on.
+        return part.pin_memory() if device.type == "cuda" else part
+
+    if dataset.is_held and dataset.device.type == device.type:
         drawn = map(dataset.__getitem__, steps)
     elif dataset.is_held:
-        drawn = ahead(lambda step: _pinned(dataset[step], device), steps)
+        drawn = ahead(lambda step: _changed(dataset[step], prepare), steps)
     else:
         if num_readers is None:
             num_readers = 1 if device.type == "cpu" else max(1, min(MAX_READERS, torch.get_num_threads() - 1))
@@ -73,7 +77,7 @@ def batches(
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run differs
         )
-    return (send_to_device(batch, device, non_blocking=True) for batch in drawn)
+    return (_changed(batch, lambda part: part.to(device, non_blocking=True)) for batch in drawn)
 
 
 def ahead(draw: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
@@ -87,10 +91,7 @@ def ahead(draw: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
             yield batch
 
 
-def _pinned(batch: Batch, device: torch.device) -> Batch:
-    """A copy in page-locked memory, from which a GPU copies while the host goes on."""
-    if device.type != "cuda":
-        return batch
+def _changed(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
     if isinstance(batch, torch.Tensor):
-        return batch.pin_memory()
-    return {name: part.pin_memory() for name, part in batch.items()}
+        return change(batch)
+    return {name: change(part) for name, part in batch.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from genie.data.episodes import EpisodeStore
-from genie.data.windows import Batch, Columns, WindowError, Windows, rows_of, window_starts
+from genie.data.windows import Columns, WindowError, Windows, rows_of, window_starts
 from genie.distributed.progress import progress
 
 CHUNK = 1024  # frames observed at once
@@ -45,7 +45,7 @@ def observe_split(model: Observer, store: EpisodeStore) -> dict[str, np.ndarray]
     return observed
 
 
-class TransitionWindows(Windows):
+class TransitionWindows(Windows[dict[str, torch.Tensor]]):
     """Batches of transitions whose whole history is known: `dataset[step]` is a batch for the model's `forward`.
 
     Args:
@@ -84,8 +84,8 @@ class TransitionWindows(Windows):
     def _load(self) -> Columns:
         return self.observed
 
-    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: rows_of(column, starts_B + self.window - 2) for name, column in columns.items()}
 
-    def _read(self, starts_B: np.ndarray) -> Batch:
+    def _read(self, starts_B: np.ndarray) -> dict[str, torch.Tensor]:
         return self._gather(self.observed, torch.from_numpy(starts_B))

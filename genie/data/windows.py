@@ -8,7 +8,7 @@ Legend: B batch, T frames, S transitions, N tokens per frame, H W C pixels.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from genie.core.frames import FRAME_SHAPE
 from genie.data.episodes import EpisodeStore
 
 Batch = torch.Tensor | dict[str, torch.Tensor]
+Drawn = TypeVar("Drawn", bound=Batch)
 Columns = dict[str, torch.Tensor]  # by name, each with one row per frame of a split
 
 
@@ -63,7 +64,7 @@ def read_windows(store: EpisodeStore, starts: np.ndarray, length: int) -> np.nda
     return frames_BTHWC
 
 
-class Windows(Dataset, ABC):
+class Windows(Dataset, ABC, Generic[Drawn]):
     """`num_batches` batches of random windows; batch `step` is a pure function of `(seed, step)`.
 
     So a run's position in its data is its step. Neither the place where the data are kept nor the number of reading
@@ -114,7 +115,7 @@ class Windows(Dataset, ABC):
     def __len__(self) -> int:
         return self.num_batches
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Drawn:
         if self._held is None:
             return self._read(self._draw(step))
         starts_B = torch.from_numpy(self._draw(step))
@@ -132,15 +133,15 @@ class Windows(Dataset, ABC):
         """All data, with one row for each frame of the split."""
 
     @abstractmethod
-    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Drawn:
         """The batch of windows that begin at `starts_B`, on the device of the columns."""
 
     @abstractmethod
-    def _read(self, starts_B: np.ndarray) -> Batch:
+    def _read(self, starts_B: np.ndarray) -> Drawn:
         """The same batch, read from files."""
 
 
-class FrameWindows(Windows):
+class FrameWindows(Windows[Batch]):
     """Batches of frames: `dataset[step]` is a `(B, T, H, W, C)` uint8 tensor.
 
     Args:
@@ -180,7 +181,7 @@ class TokenArray(Protocol):
     def __getitem__(self, frames: np.ndarray | slice, /) -> np.ndarray: ...
 
 
-class TokenWindows(Windows):
+class TokenWindows(Windows[dict[str, torch.Tensor]]):
     """Batches of cached tokens and latent actions.
 
     `dataset[step]` is `{"tokens_BTN", "actions_BS"}`, both int64; `actions_BS[:, s]` takes frame s to s + 1.
@@ -225,14 +226,14 @@ class TokenWindows(Windows):
             "actions": torch.from_numpy(np.array(self.latent_actions)),
         }
 
-    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
+    def _gather(self, columns: Columns, starts_B: torch.Tensor) -> dict[str, torch.Tensor]:
         frames_BT = frames_of(starts_B, self.window)
         return {
             "tokens_BTN": rows_of(columns["tokens"], frames_BT).long() & 0xFFFF,
             "actions_BS": rows_of(columns["actions"], frames_BT[:, :-1]).long(),
         }
 
-    def _read(self, starts_B: np.ndarray) -> Batch:
+    def _read(self, starts_B: np.ndarray) -> dict[str, torch.Tensor]:
         frames_BT = starts_B[:, None] + np.arange(self.window)
         return {
             "tokens_BTN": torch.from_numpy(self.tokens[frames_BT].astype(np.int64)),

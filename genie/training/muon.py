@@ -57,18 +57,18 @@ class Muon(torch.optim.Optimizer):
                 self._move(matrices, group["lr"], group["weight_decay"], group["momentum"])
 
     def _move(self, matrices: list[torch.Tensor], lr: float, weight_decay: float, momentum: float) -> None:
-        directions = []
         for matrix in matrices:
-            state = self.state[matrix]
-            if not state:
-                state["mean"] = torch.zeros_like(matrix)
-            mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
-            directions.append(whole(matrix.grad.lerp(mean, momentum)).flatten(1))  # pyright: ignore[reportOptionalMemberAccess]
-        updates_MOI = orthogonal(torch.stack(directions).to(self._dtype))
+            if not self.state[matrix]:
+                self.state[matrix]["mean"] = torch.zeros_like(matrix)
+        means, gradients = [self.state[matrix]["mean"] for matrix in matrices], [matrix.grad for matrix in matrices]
+        # As lists: a GPU would otherwise spend most of a step on launching one small operation per matrix.
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        directions = torch._foreach_lerp(gradients, means, momentum)
+        updates_MOI = orthogonal(torch.stack([whole(direction).flatten(1) for direction in directions]).to(self._dtype))
         scale = UPDATE_RMS * max(updates_MOI.shape[1:]) ** 0.5
-        for matrix, update_OI in zip(matrices, updates_MOI, strict=True):
-            update = shard_like(update_OI.view(matrix.shape), matrix)
-            matrix.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+        updates = [shard_like(update_OI.view(m.shape), m) for m, update_OI in zip(matrices, updates_MOI, strict=True)]
+        torch._foreach_mul_(matrices, 1 - lr * weight_decay)
+        torch._foreach_add_(matrices, updates, alpha=-lr * scale)
 
 
 def orthogonal(matrices_MOI: torch.Tensor) -> torch.Tensor:
