@@ -51,8 +51,13 @@ def scale(
 def plan(
     scale: Annotated[str | None, typer.Option(help="Name of a file in scales/. Default: params.yaml as it is.")] = None,
     devices: Annotated[int, typer.Option(help="Number of devices that share each batch.")] = 1,
-    peak: Annotated[float, typer.Option(help="Peak TFLOP/s of a device. Default: an A100, dense, bf16.")] = 312,
-    utilisation: Annotated[float, typer.Option(help="Assumed share of the peak that training reaches.")] = 0.3,
+    peak: Annotated[float, typer.Option(help="TFLOP/s of a device's matrix products. Default: an H200, bf16.")] = 790,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            help="Assumed share of the peak that training reaches. Default: as measured on an H200, by model."
+        ),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 or bf16. Default: runtime.precision, with auto taken as bf16.")
     ] = None,

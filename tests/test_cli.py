@@ -47,7 +47,7 @@ def test_flags_are_printed_and_params_left_alone(project):
 def test_a_fault_is_one_line(project):
     ran = genie("scale", "galaxy")
     assert ran.exit_code == 1
-    assert ran.stderr == "genie scale: no scale 'galaxy' in scales/ (there: cpu_long, gpu, paper, shipped)\n"
+    assert ran.stderr == "genie scale: no scale 'galaxy' in scales/ (there: cpu_long, gpu, gpu_long, paper, shipped)\n"
 
 
 def test_a_command_that_is_none_exits_2():

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
@@ -21,6 +21,32 @@ from genie.training.costs import (
 )
 
 TOKEN_BYTES, ACTION_BYTES = 2, 1  # uint16 and uint8, as stored by `genie/data/caches.py`
+MEASURED_PEAK = 790.0  # TFLOP/s of bf16 matrix products of one H200, measured on 2026-11-27
+
+
+class Speed(NamedTuple):
+    """Speed of uncompiled training steps on that H200: a step takes `overhead` plus its FLOPs over their rate.
+
+    Attributes:
+        overhead: seconds that a step spends on launching kernels, whatever its batch.
+        utilisation: share of `MEASURED_PEAK` that the arithmetic of a step reaches.
+    """
+
+    overhead: float
+    utilisation: float
+
+
+# Fitted to steps with their batch on the device: five sizes of the dynamics, one of the tokenizer, one of the latent
+# action model of kind `pixels`, which the probe resembles. The other models are small; their overhead is the number of
+# operations of a step times the 25 microseconds that one takes in the measured steps.
+MEASURED_SPEEDS: dict[str, Speed] = {
+    "tokenizer": Speed(0.0, 0.13),
+    "probe": Speed(0.0, 0.2),
+    "lam": Speed(0.009, 0.2),
+    "motion": Speed(0.003, 0.2),
+    "steering": Speed(0.003, 0.2),
+    "dynamics": Speed(0.027, 0.124),
+}
 
 
 class PlanError(ValueError):
@@ -36,6 +62,7 @@ class ModelPlan:
         costs: costs of one step, all on one device.
         steps: number of optimizer steps.
         flops: FLOPs of all steps on one device.
+        utilisation: share of the peak that training reaches.
         hours: hours of all steps on all devices.
         bytes_alone: memory of a device that trains the model alone.
         bytes_ddp: memory per device if the devices share only the batch.
@@ -46,6 +73,7 @@ class ModelPlan:
     costs: StepCosts
     steps: int
     flops: int
+    utilisation: float
     hours: float
     bytes_alone: int
     bytes_ddp: int
@@ -59,7 +87,7 @@ class Plan:
     Attributes:
         devices: number of devices that share each batch.
         peak: peak of each device, in TFLOP/s.
-        utilisation: share of the peak that training reaches.
+        utilisation: assumed share of the peak that training reaches; None: as measured on a GPU, by model.
         precision: fp32 or bf16.
         models: plans of the models, in the pipeline's order.
         hours: total hours of all trainings.
@@ -72,7 +100,7 @@ class Plan:
 
     devices: int
     peak: float
-    utilisation: float
+    utilisation: float | None
     precision: str
     models: list[ModelPlan]
     hours: float
@@ -83,7 +111,9 @@ class Plan:
     action_bytes: int
 
 
-def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: float, utilisation: float) -> Plan:
+def make_plan(
+    params: Params, bytes_per_frame: float, *, devices: int, peak: float, utilisation: float | None = None
+) -> Plan:
     """Plans the pipeline's trainings.
 
     Args:
@@ -91,15 +121,17 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
         bytes_per_frame: size of a frame on disk, as measured by `collect`.
         devices: number of devices that share each batch.
         peak: peak of each device, in TFLOP/s.
-        utilisation: share of the peak that training reaches.
+        utilisation: share of the peak that training reaches; None: as measured, `MEASURED_SPEEDS`.
 
     Raises:
         PlanError: an argument is out of range, or a batch size is not divisible by the number of devices.
     """
     if devices < 1:
         raise PlanError(f"--devices {devices}: it takes at least one")
-    if not (0 < peak < math.inf and 0 < utilisation <= 1):
-        raise PlanError(f"--peak {peak:g} must be above 0 and --utilisation {utilisation:g} above 0 and at most 1")
+    if not 0 < peak < math.inf:
+        raise PlanError(f"--peak {peak:g} must be above 0")
+    if utilisation is not None and not 0 < utilisation <= 1:
+        raise PlanError(f"--utilisation {utilisation:g} must be above 0 and at most 1")
     for model in get_args(Model):
         section, batch_size = section_of(model, params), training_params(model, params).batch_size
         if batch_size % devices:
@@ -107,21 +139,24 @@ def make_plan(params: Params, bytes_per_frame: float, *, devices: int, peak: flo
                 f"--devices {devices}: {section}.batch_size {batch_size} does not divide by it; choose a divisor"
             )
     precision = "fp32" if params.runtime.precision == "fp32" else "bf16"
-    flops_an_hour = peak * 1e12 * utilisation * 3600
     models = []
     for model in get_args(Model):
         costs = step_costs(model, params, bf16=precision == "bf16")
         steps = training_params(model, params).steps
         state = costs.weight_bytes + costs.gradient_bytes + costs.optimizer_bytes
         activations = math.ceil(costs.activation_bytes / devices)
+        # Each device runs the optimizer on all weights.
+        step_flops = costs.model_flops / devices + costs.optimizer_flops
+        speed = MEASURED_SPEEDS[model] if utilisation is None else Speed(0.0, utilisation)
+        seconds = speed.overhead + step_flops / (peak * 1e12 * speed.utilisation)
         models.append(
             ModelPlan(
                 model=model,
                 costs=costs,
                 steps=steps,
                 flops=steps * (costs.model_flops + costs.optimizer_flops),
-                # Each device runs the optimizer on all weights.
-                hours=steps * (costs.model_flops / devices + costs.optimizer_flops) / flops_an_hour,
+                utilisation=step_flops / (peak * 1e12 * seconds),
+                hours=steps * seconds / 3600,
                 bytes_alone=state + costs.activation_bytes,
                 bytes_ddp=state + activations,
                 bytes_fsdp=math.ceil(state / devices) + activations,
@@ -165,13 +200,13 @@ def plan_json(plan: Plan) -> str:
 def plan_tables(plan: Plan) -> str:
     """The plan in Markdown: its assumptions, and tables of the trainings and the data."""
     devices = "1 device" if plan.devices == 1 else f"{plan.devices} devices"
+    used = f"of which {plan.utilisation:.0%} are used" if plan.utilisation else "used as measured on an H200"
     lines = [
-        f"Training on {devices} of {three_digits(plan.peak)} TFLOP/s, of which {plan.utilisation:.0%} are used, in "
-        f"{plan.precision}:",
+        f"Training on {devices} of {three_digits(plan.peak)} TFLOP/s, {used}, in {plan.precision}:",
         "",
-        "| model | parameters | frames a step | steps | FLOPs a step | by the optimizer | FLOPs in all | hours "
+        "| model | parameters | frames a step | steps | FLOPs a step | by the optimizer | FLOPs in all | used | hours "
         "| memory a device, alone | DDP | FSDP |",
-        f"| --- |{' ---: |' * 10}",
+        f"| --- |{' ---: |' * 11}",
     ]
     for model in plan.models:
         costs = model.costs
@@ -184,6 +219,7 @@ def plan_tables(plan: Plan) -> str:
             si(step_flops),
             f"{costs.optimizer_flops / step_flops:.0%}",
             si(model.flops),
+            f"{model.utilisation:.1%}",
             three_digits(model.hours),
             *(si(size, "B") for size in (model.bytes_alone, model.bytes_ddp, model.bytes_fsdp)),
         ]
@@ -191,7 +227,7 @@ def plan_tables(plan: Plan) -> str:
     parameters = sum(model.costs.parameters for model in plan.models)
     flops = sum(model.flops for model in plan.models)
     lines += [
-        f"| all | {si(parameters)} |  |  |  |  | {si(flops)} | {three_digits(plan.hours)} |  |  |  |",
+        f"| all | {si(parameters)} |  |  |  |  | {si(flops)} |  | {three_digits(plan.hours)} |  |  |  |",
         "",
         "| frames | as pixels | stored | tokens | latent actions |",
         "| ---: | ---: | ---: | ---: | ---: |",
