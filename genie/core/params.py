@@ -35,7 +35,7 @@ class RuntimeParams(Strict):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16"]
-    compile: bool
+    compile: bool | Literal["graphs"]
     threads: Annotated[int, Field(ge=0, le=1024)]
     processes: Annotated[int, Field(ge=1, le=1024)]
     strategy: Literal["ddp", "fsdp"]

@@ -17,7 +17,13 @@ from tests.conftest import ROOT
 
 def runtime(device="auto", precision="auto", compile=False, threads=0, processes=1):
     return RuntimeParams(
-        device=device, precision=precision, compile=compile, threads=threads, processes=processes, strategy="ddp"
+        device=device,
+        precision=precision,
+        compile=compile,
+        threads=threads,
+        processes=processes,
+        strategy="ddp",
+        training_data="auto",
     )
 
 
@@ -119,17 +125,21 @@ def test_an_accelerator_computes_as_told(precision, dtype, fresh_state):
 
 def test_only_a_training_that_asks_for_it_is_compiled(monkeypatch, fresh_state):
     monkeypatch.setattr(torch, "compile", lambda function, options: function)
-    for asked, training, backend in [(True, True, "INDUCTOR"), (True, False, "NO"), (False, True, "NO")]:
+    cases = [(True, True, "INDUCTOR"), (True, False, "NO"), (False, True, "NO"), ("graphs", True, "INDUCTOR")]
+    for asked, training, backend in cases:
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = make_accelerator(runtime(device="cpu", precision="fp32", compile=asked), training=training)
         assert accelerator.state.dynamo_plugin.backend.value == backend
+        assert (accelerator.state.dynamo_plugin.mode == "reduce-overhead") == (asked == "graphs")
 
 
 TRAIN = """
 import torch
 from genie.core.params import RuntimeParams
 from genie.distributed.accelerator import make_accelerator
-runtime = RuntimeParams(device="cpu", precision="fp32", compile=True, threads=1, processes=1, strategy="ddp")
+runtime = RuntimeParams(
+    device="cpu", precision="fp32", compile=True, threads=1, processes=1, strategy="ddp", training_data="auto"
+)
 accelerator = make_accelerator(runtime, training=True)
 model = accelerator.prepare(torch.nn.Linear(2, 2))
 accelerator.backward(model(torch.ones(1, 2)).sum())
