@@ -3,14 +3,13 @@
 A batch is the same wherever its data are kept (`genie.data.windows`); only the speed differs.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader
 
+from genie.data.read_ahead import one_ahead
 from genie.data.windows import Batch, Windows
 from genie.distributed.free_memory import free_bytes
 from genie.distributed.processes import num_local_processes
@@ -18,7 +17,6 @@ from genie.distributed.processes import num_local_processes
 Place = Literal["device", "memory", "files"]
 
 ROOM = 0.5  # largest share of free memory that the data may take; model, activations and other programs need the rest
-AHEAD = 4  # batches prepared ahead of time for a GPU
 MAX_READERS = 16  # processes that read and decompress frames for a GPU
 
 
@@ -65,7 +63,7 @@ def batches(
     if dataset.is_held and dataset.device.type == device.type:
         drawn = map(dataset.__getitem__, steps)
     elif dataset.is_held:
-        drawn = ahead(lambda step: _changed(dataset[step], prepare), steps)
+        drawn = one_ahead(_changed(dataset[step], prepare) for step in steps)
     else:
         if num_readers is None:
             num_readers = 1 if device.type == "cpu" else max(1, min(MAX_READERS, torch.get_num_threads() - 1))
@@ -78,17 +76,6 @@ def batches(
             generator=torch.Generator(),  # else the loader draws from the global one, and a resumed run differs
         )
     return (_changed(batch, lambda part: part.to(device, non_blocking=True)) for batch in drawn)
-
-
-def ahead(draw: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-    """Yields `draw(step)` for each step in order; a thread draws up to `AHEAD` of them before they are needed."""
-    with ThreadPoolExecutor(1, "drawing") as thread:
-        waiting = deque(thread.submit(draw, step) for step in steps[:AHEAD])
-        for step in (*steps[AHEAD:], *(None,) * min(AHEAD, len(steps))):
-            batch = waiting.popleft().result()
-            if step is not None:
-                waiting.append(thread.submit(draw, step))
-            yield batch
 
 
 def _changed(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from genie.data.episodes import EpisodeStore
+from genie.data.read_ahead import read_ahead
 from genie.data.windows import Columns, WindowError, Windows, rows_of, window_starts
 from genie.distributed.progress import progress
+from genie.models.chunks import rows_at_once
 
-CHUNK = 1024  # frames observed at once
+CHUNK = 1024  # frames observed at once on a CPU
 
 
 class Observer(Protocol):
@@ -33,11 +35,12 @@ def observe_split(model: Observer, store: EpisodeStore) -> dict[str, np.ndarray]
     The split is read as one clip: the outputs are valid only for transitions whose whole history is in their episode.
     """
     device = next(model.parameters()).device
-    observed, overlap = {}, model.history - 1
-    for first in progress(range(0, store.num_frames - 1, CHUNK), name="measure motion", unit="chunk"):
-        start = max(0, first - overlap)
-        frames_1THWC = torch.from_numpy(store.read(start, min(first + CHUNK + 1, store.num_frames)))[None].to(device)
-        for name, parts_1S in model.observe(frames_1THWC).items():
+    observed, size = {}, rows_at_once(device, CHUNK)
+    firsts = range(0, store.num_frames - 1, size)
+    spans = [(max(0, first - (model.history - 1)), min(first + size + 1, store.num_frames)) for first in firsts]
+    chunks = zip(firsts, spans, read_ahead(store.read, spans, device), strict=True)
+    for first, (start, _), frames_THWC in progress(chunks, name="measure motion", total=len(spans), unit="chunk"):
+        for name, parts_1S in model.observe(frames_THWC[None]).items():
             parts_S = parts_1S[0, first - start :].cpu().numpy()
             if name not in observed:
                 observed[name] = np.zeros((store.num_frames, *parts_S.shape[1:]), parts_S.dtype)

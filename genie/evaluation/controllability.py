@@ -19,10 +19,12 @@ from genie.evaluation.metrics import (
     min_code_share,
     normalised_mutual_information,
 )
+from genie.models.chunks import rows_at_once
 from genie.models.lam import LatentActionModel, PixelLam, SurpriseLam
 from genie.models.surprise_lam import information
 
 NUM_VALIDATION_TRANSITIONS = 512
+WINDOWS = 32  # at once on a CPU
 
 
 def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
@@ -54,7 +56,7 @@ def evaluate_lam(
     window: int,
     num_windows: int,
     seed: int,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Infers the actions of windows spread over a split, and measures them and their effect on predictions.
 
@@ -66,7 +68,7 @@ def evaluate_lam(
         window: frames per window, more than the model's history.
         num_windows: maximum number of windows.
         seed: seed of the random actions.
-        batch_size: windows per batch.
+        batch_size: windows per batch; None: as many as suit the device.
 
     Returns:
         `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions; and the
@@ -77,6 +79,7 @@ def evaluate_lam(
     """
     device, whole = next(lam.parameters()).device, slice(lam.history - 1, None)
     lam.eval()
+    batch_size = batch_size or rows_at_once(device, WINDOWS, frames=window)
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
     kind = _Information(lam) if isinstance(lam, SurpriseLam) else _Drawing(lam, (len(starts), window - 1), seed)
     inferred = []

@@ -19,6 +19,7 @@ from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.motion import changed_share
 from genie.distributed.progress import progress
 from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information
+from genie.models.chunks import rows_at_once
 from genie.models.lam import LatentActionModel
 from genie.models.probe import ActionProbe
 from genie.sources.branches import Branches
@@ -27,6 +28,7 @@ from genie.world.world_model import WorldModel
 
 # Branches that differ in fewer pixels count as alike: an agent that only turns round at a wall is some 25 of 4096.
 DIFFERING_SHARE = 0.01
+STATES, CLIPS = 16, 64  # at once on a CPU
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Counterfactuals:
 
 
 def imagine_branches(
-    world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int = 16
+    world: WorldModel, branches: Branches, past_actions_MS: np.ndarray, seed: int, batch_size: int | None = None
 ) -> Counterfactuals:
     """Imagines the frame after each state under every latent action, and finds the closest real branch.
 
@@ -59,12 +61,14 @@ def imagine_branches(
         branches: the states and their real branches.
         past_actions_MS: the actions between the past's frames, as the world model's own actions.
         seed: seed of sampling; above temperature 0, noise is drawn independently for each frame of a batch.
-        batch_size: states per batch.
+        batch_size: states per batch; None: as many as suit the device.
     """
+    batch_size = batch_size or rows_at_once(world.device, STATES, frames=world.num_actions * world.context_frames)
     imagined, closest = [], []
     for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="branch"):
         imagined.append(stood.imagine())
-        closest.append(closest_branches(torch.from_numpy(imagined[-1]), torch.from_numpy(branches.next_MEHWC[rows])))
+        compared = (torch.from_numpy(frames).to(world.device) for frames in (imagined[-1], branches.next_MEHWC[rows]))
+        closest.append(closest_branches(*compared))
     found = Counterfactuals(np.concatenate(imagined), np.concatenate(closest), differing(branches.next_MEHWC))
     if not found.counts_M.any():
         say_alike("whether buttons do what they say")
@@ -124,17 +128,18 @@ def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def infer_actions(
-    model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int = 64, **options
+    model: LatentActionModel | ActionProbe, frames_MTHWC: np.ndarray, batch_size: int | None = None, **options
 ) -> np.ndarray:
     """Infers a model's action labels `(M, T - 1)` of the transitions between frames.
 
     Args:
         model: the model.
         frames_MTHWC: the frames.
-        batch_size: clips per batch.
+        batch_size: clips per batch; None: as many as suit the device.
         options: passed to the model's own `infer_actions`.
     """
     device = next(model.parameters()).device
+    batch_size = batch_size or rows_at_once(device, CLIPS, frames=frames_MTHWC.shape[1])
     batches = (frames_BTHWC.to(device) for frames_BTHWC in torch.from_numpy(frames_MTHWC).split(batch_size))
     return np.concatenate([model.infer_actions(frames_BTHWC, **options).cpu().numpy() for frames_BTHWC in batches])
 

@@ -9,9 +9,10 @@ from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from genie.models.chunks import rows_at_once
 from genie.models.quantizer import code_statistics
 
-SSIM_FRAMES = 64  # per batch: each needs 2 MB during the comparison
+SSIM_FRAMES = 64  # per batch on a CPU: each needs 2 MB during the comparison
 
 
 def frame_mse(frames: Tensor, targets: Tensor) -> np.ndarray:
@@ -29,7 +30,8 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
 
     `(..., H, W, C)` uint8 twice -> `(...)` float64.
     """
-    planes = [x.movedim(-1, -3).flatten(0, -4).split(SSIM_FRAMES) for x in (frames, targets)]
+    batch_size = rows_at_once(frames.device, SSIM_FRAMES)
+    planes = [x.movedim(-1, -3).flatten(0, -4).split(batch_size) for x in (frames, targets)]
     # The variances are small differences of large numbers: in half precision they would be noise.
     with torch.autocast(frames.device.type, enabled=False):
         ssim = [

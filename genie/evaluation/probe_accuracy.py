@@ -9,9 +9,11 @@ from genie.data.true_actions import read_labelled_windows
 from genie.data.windows import spread_starts, window_starts
 from genie.distributed.progress import progress
 from genie.evaluation.metrics import normalised_mutual_information
+from genie.models.chunks import rows_at_once
 from genie.models.probe import ActionProbe
 
 NUM_VALIDATION_WINDOWS = 512
+WINDOWS = 32  # at once on a CPU
 
 
 @torch.no_grad()
@@ -22,7 +24,7 @@ def evaluate_probe(
     window: int,
     num_windows: int,
     history: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Measures how well the probe predicts the effective actions of windows spread over a split.
 
@@ -34,7 +36,7 @@ def evaluate_probe(
         window: frames per window, more than the probe's history; the first frames serve as history only.
         num_windows: maximum number of windows.
         history: number of frames that a transition needs as history to count in `action_nmi`; None means the probe's.
-        batch_size: windows per batch.
+        batch_size: windows per batch; None: as many as suit the device.
 
     Returns:
         `accuracy`, `cross_entropy` (nats) and `action_nmi`, the normalised mutual information of the predicted
@@ -42,6 +44,7 @@ def evaluate_probe(
     """
     device = next(probe.parameters()).device
     probe.eval()
+    batch_size = batch_size or rows_at_once(device, WINDOWS, frames=window)
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
     actions, told, true, totals = store.actions(), [], [], {"accuracy": 0.0, "cross_entropy": 0.0}
     for first in progress(range(0, len(starts), batch_size), name="evaluate probe", unit="batch"):

@@ -6,26 +6,36 @@ import torch
 from genie.core.frames import psnr
 from genie.core.protocols import Tracker, Validation
 from genie.data.episodes import EpisodeStore
+from genie.data.read_ahead import read_ahead
 from genie.data.windows import read_windows, spread_starts
 from genie.distributed.progress import progress
 from genie.evaluation.metrics import codebook_metrics, frame_mse, frame_ssim
 from genie.evaluation.pictures import reconstruction_sheet
+from genie.models.chunks import rows_at_once
 from genie.models.tokenizer import Tokenizer
 
+FRAMES_AT_ONCE = 64  # on a CPU
 NUM_VALIDATION_FRAMES, NUM_SHOWN = 256, 10
 
 
-def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int = 64) -> dict[str, float]:
+def evaluate_tokenizer(tokenizer: Tokenizer, store: EpisodeStore, batch_size: int | None = None) -> dict[str, float]:
     """Measures how well the tokenizer reconstructs every frame of a split.
+
+    Args:
+        tokenizer: the tokenizer.
+        store: the split.
+        batch_size: frames per batch; None: as many as suit the device.
 
     Returns:
         `mse` (pixels in [0, 1]), `psnr` (dB), `ssim`, `codebook_usage` and `codebook_perplexity`.
     """
     device = next(tokenizer.parameters()).device
     tokenizer.eval()
+    batch_size = batch_size or rows_at_once(device, FRAMES_AT_ONCE)
     mse, ssim, tokens = [], [], []
-    for start in progress(range(0, store.num_frames, batch_size), name="evaluate tokenizer", unit="batch"):
-        frames_BHWC = torch.from_numpy(store.read(start, min(start + batch_size, store.num_frames))).to(device)
+    spans = [(start, min(start + batch_size, store.num_frames)) for start in range(0, store.num_frames, batch_size)]
+    batches = read_ahead(store.read, spans, device)
+    for frames_BHWC in progress(batches, name="evaluate tokenizer", total=len(spans), unit="batch"):
         tokens_BN = tokenizer.encode(frames_BHWC)
         decoded_BHWC = tokenizer.decode(tokens_BN)
         mse.append(frame_mse(decoded_BHWC, frames_BHWC))

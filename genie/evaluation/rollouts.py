@@ -18,6 +18,7 @@ from genie.data.episodes import EpisodeStore
 from genie.data.windows import WindowError, read_windows, spread_starts, window_starts
 from genie.distributed.progress import progress
 from genie.evaluation.metrics import frame_mse, frame_ssim
+from genie.models.chunks import rows_at_once
 from genie.world.world_model import WorldModel
 
 # What is compared with the truth, and what its metrics are called: `psnr`, `psnr_random_action` and so on.
@@ -33,7 +34,7 @@ REAL = "real"  # the series, for watchers, of what really happened
 # Told of each batch of clips: a series or `REAL`, and its frames `(B, T, H, W, C)` uint8, the context first.
 Watcher = Callable[[str, torch.Tensor], None]
 
-TOKENIZER_FRAMES = 64  # at once; in larger batches they cost more
+CLIPS, TOKENIZER_FRAMES = 16, 64  # at once on a CPU; in larger batches they cost more
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def measure_rollouts(
     horizon: int,
     num_clips: int,
     seed: int,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> Rollouts:
     """Dreams clips of a split under the latent actions inferred from them, and under random ones.
@@ -100,6 +101,7 @@ def measure_rollouts(
         horizon: frames dreamed; fewer, with one line on stderr, where no episode is as long.
         num_clips: at most this many.
         seed: of the random actions, uniform over all A (the inferred one included), and of sampling.
+        batch_size: clips per batch; None: as many as suit the device.
         watchers: see each batch's frames, which nobody keeps.
 
     Raises:
@@ -109,6 +111,7 @@ def measure_rollouts(
     horizon = _fitting_horizon(store, context, horizon)
     length = context + horizon
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), num_clips)
+    batch_size = batch_size or rows_at_once(world.device, CLIPS, frames=length)
     random_MS = np.random.default_rng(seed).integers(world.num_actions, size=(len(starts), horizon))
     mse, ssim, moving = {name: [] for name in SERIES}, {name: [] for name in SERIES}, []
     for first in progress(range(0, len(starts), batch_size), name="roll out", unit="batch"):
@@ -120,7 +123,7 @@ def measure_rollouts(
         )
         through_tokens = [
             world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
-            for frames_BHWC in truth_BSHWC.flatten(0, 1).split(TOKENIZER_FRAMES)
+            for frames_BHWC in truth_BSHWC.flatten(0, 1).split(rows_at_once(world.device, TOKENIZER_FRAMES))
         ]
         shown = {
             "imagined": dream(world, frames_BTHWC, actions, seed + first),

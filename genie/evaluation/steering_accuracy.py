@@ -14,6 +14,7 @@ import torch
 from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.frames import psnr
 from genie.evaluation.counterfactual import (
+    STATES,
     Counterfactuals,
     at_states,
     closest_branches,
@@ -24,6 +25,7 @@ from genie.evaluation.counterfactual import (
     say_alike,
 )
 from genie.evaluation.metrics import frame_mse
+from genie.models.chunks import rows_at_once
 from genie.models.lam import LatentActionModel
 from genie.sources.branches import Branches
 from genie.world.controls import ARROWS
@@ -63,7 +65,7 @@ def dream_branches(
     past_actions_MS: np.ndarray,
     seed: int,
     actions_MEF: np.ndarray | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Dreams `(M, E, F, H, W, C)` the frames after each state while each arrow is held.
 
@@ -73,9 +75,10 @@ def dream_branches(
         past_actions_MS: the latent actions between the past's frames.
         seed: seed of sampling.
         actions_MEF: latent actions to press instead of those chosen by the arrows.
-        batch_size: states per batch.
+        batch_size: states per batch; None: as many as suit the device.
     """
     num_arrows, dreamed_MEFHWC = len(EFFECTIVE_ACTIONS), np.empty_like(branches.held_MEFHWC)
+    batch_size = batch_size or rows_at_once(world.device, STATES, frames=num_arrows * world.context_frames)
     for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="steer"):
         held = stood.fork(num_arrows)
         arrows_B = np.tile(np.arange(num_arrows), len(dreamed_MEFHWC[rows]))

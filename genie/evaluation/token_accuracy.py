@@ -5,14 +5,16 @@ import torch
 
 from genie.core.protocols import Validation
 from genie.data.windows import TokenArray, episode_starts_of, spread_starts, window_starts
+from genie.models.chunks import rows_at_once
 from genie.models.dynamics import Dynamics
 
 NUM_VALIDATION_WINDOWS = 64
+WINDOWS = 16  # at once on a CPU
 
 
 @torch.no_grad()
 def evaluate_dynamics(
-    model: Dynamics, tokens: TokenArray, latent_actions: np.ndarray, num_windows: int, batch_size: int = 16
+    model: Dynamics, tokens: TokenArray, latent_actions: np.ndarray, num_windows: int, batch_size: int | None = None
 ) -> dict[str, float]:
     """Measures the prediction of fully masked frames from at most C clean frames before them and the latent action.
 
@@ -21,12 +23,13 @@ def evaluate_dynamics(
         tokens: `(num_frames, N)` tokens of a split.
         latent_actions: `(num_frames,)` latent actions of the split.
         num_windows: maximum number of windows, spread over the split.
-        batch_size: windows per batch.
+        batch_size: windows per batch; None: as many as suit the device.
 
     Returns:
         `cross_entropy` (nats per token) and `token_accuracy`.
     """
     device, length = next(model.parameters()).device, model.config.context_frames + 1
+    batch_size = batch_size or rows_at_once(device, WINDOWS, frames=2 * length)  # clean and masked ones
     starts = window_starts(episode_starts_of(latent_actions), len(tokens), length)
     starts = spread_starts(starts, num_windows)
     totals = {}

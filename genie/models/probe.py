@@ -16,6 +16,7 @@ from torch import nn
 
 from genie.distributed.collectives import sum_over_ranks
 from genie.models.config import config_from
+from genie.models.histogram import histogram
 from genie.models.motion_encoder import MotionEncoder, histories, to_patches
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ActionProbe(nn.Module):
     @torch.no_grad()
     def _count(self, actions_M: torch.Tensor) -> None:
         """Updates the running frequencies of the actions."""
-        count_K = torch.bincount(actions_M - NO_LABEL, minlength=len(self.prior) + 1)[1:]
+        count_K = histogram(actions_M - NO_LABEL, len(self.prior) + 1)[1:]
         sum_over_ranks(count_K)
         self.prior.lerp_(count_K / count_K.sum().clamp_min(1), 1 - PRIOR_DECAY)
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from genie.distributed.collectives import num_ranks, rows_of_all_ranks, sum_over_ranks
 from genie.models.chunks import chunks
+from genie.models.histogram import histogram
 
 GROUPS = 32  # maximum number of groups of codes
 
@@ -111,7 +112,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _update(self, z_MD: torch.Tensor, codes_M: torch.Tensor) -> None:
-        count_K = torch.bincount(codes_M, minlength=self.num_codes)
+        count_K = histogram(codes_M, self.num_codes)
         sum_KD = torch.zeros_like(self.running_sum).index_add_(0, codes_M, z_MD)
         sum_over_ranks(count_K, sum_KD)
         num_vectors = len(z_MD) * num_ranks()
@@ -146,7 +147,7 @@ def nearest(z_MD: torch.Tensor, codebook_KD: torch.Tensor) -> torch.Tensor:
 def code_statistics(codes: torch.Tensor, num_codes: int) -> dict[str, torch.Tensor]:
     """Codebook health of a batch: `codebook_usage` (share of the K codes that occur) and `codebook_perplexity`
     (exp of the entropy of the codes, in [1, K]), as scalar tensors."""
-    share_K = torch.bincount(codes.flatten(), minlength=num_codes) / codes.numel()
+    share_K = histogram(codes, num_codes) / codes.numel()
     return {
         "codebook_usage": (share_K > 0).float().mean(),
         "codebook_perplexity": torch.special.entr(share_K).sum().exp(),

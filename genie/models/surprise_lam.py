@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genie.models.config import config_from
+from genie.models.histogram import histogram
 from genie.models.quantizer import VectorQuantizer, code_statistics
 from genie.models.registration import MAX_SHIFT, Box, displacements, past_displacements
 
@@ -264,7 +265,7 @@ def information(likelihood_MA: torch.Tensor, codes_M: torch.Tensor) -> torch.Ten
         likelihood_MA: log-densities as returned by `SurpriseLam.judge`.
         codes_M: the latent actions.
     """
-    share_A = torch.bincount(codes_M, minlength=likelihood_MA.shape[-1]) / len(codes_M)
+    share_A = histogram(codes_M, likelihood_MA.shape[-1]) / len(codes_M)
     without_M = (likelihood_MA + share_A.log()).logsumexp(-1)
     with_M = likelihood_MA.gather(-1, codes_M.unsqueeze(-1)).squeeze(-1)
     return (with_M - without_M).mean() / math.log(2)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -12,11 +11,13 @@ from genie.core.paths import resume_folder
 from genie.data.caches import CacheFileError, cache_attributes, read_token_shard, write_tokens
 from genie.data.episodes import EpisodeFile, EpisodeStore
 from genie.data.parallel_writing import write_shards
+from genie.data.read_ahead import read_ahead
 from genie.data.shards import Shard
 from genie.distributed.claims import claim, release
+from genie.models.chunks import rows_at_once
 from genie.models.tokenizer import Tokenizer
 
-FRAMES_AT_ONCE = 64  # small enough to stay in a CPU's cache
+FRAMES_AT_ONCE = 64  # on a CPU: small enough to stay in its cache
 
 
 def tokenize(
@@ -66,9 +67,10 @@ def tokenize(
 
 
 def tokens_of(tokenizer: Tokenizer, file: EpisodeFile, bar: tqdm) -> Iterator[np.ndarray]:
-    """Yields the tokens of a shard in order, `(<= FRAMES_AT_ONCE, N)` uint16 at a time."""
+    """Yields the tokens of a shard in order, `(M, N)` uint16 of M frames at a time."""
     device = next(tokenizer.parameters()).device
-    for start in range(0, file.num_frames, FRAMES_AT_ONCE):
-        frames = torch.from_numpy(file.read(start, min(start + FRAMES_AT_ONCE, file.num_frames)))
-        yield tokenizer.encode(frames.to(device)).cpu().numpy().astype(np.uint16)
+    size = rows_at_once(device, FRAMES_AT_ONCE)
+    spans = [(start, min(start + size, file.num_frames)) for start in range(0, file.num_frames, size)]
+    for frames in read_ahead(file.read, spans, device):
+        yield tokenizer.encode(frames).cpu().numpy().astype(np.uint16)
         bar.update(len(frames))

@@ -7,19 +7,58 @@ import torch
 
 from genie.core.actions import EFFECTIVE_ACTIONS, NO_ACTION, effective_action
 from genie.data.episodes import EpisodeStore
+from genie.data.read_ahead import read_ahead
 from genie.distributed.progress import progress
+from genie.models.chunks import GPU_FRAMES
 from genie.models.lam import LatentActionModel
 from genie.world.controls import Button, name_buttons
 
 
 def latent_actions_of(lam: LatentActionModel, store: EpisodeStore, name: str) -> Iterator[np.ndarray]:
-    """Yields the latent actions of each episode of a split, in order: `(n,)` uint8, the last of them `NO_ACTION`."""
+    """Yields the latent actions of a split in order, `(M,)` uint8 of M frames at a time: `NO_ACTION` at an episode's
+    last frame."""
+    device = next(lam.parameters()).device
+    return by_episode(lam, store, name) if device.type == "cpu" else by_chunk(lam, store, name)
+
+
+def by_episode(lam: LatentActionModel, store: EpisodeStore, name: str) -> Iterator[np.ndarray]:
+    """Infers the latent actions of one episode at a time."""
     device = next(lam.parameters()).device
     for episode in progress(store.episode_slices(), name=name, unit="episode"):
         actions = np.full(episode.stop - episode.start, NO_ACTION, np.uint8)
         if len(actions) > 1:
             frames_THWC = torch.from_numpy(store.read(episode.start, episode.stop)).to(device)
             actions[:-1] = lam.infer_actions(frames_THWC.unsqueeze(0))[0].cpu().numpy()
+        yield actions
+
+
+def by_chunk(
+    lam: LatentActionModel, store: EpisodeStore, name: str, chunk_frames: int = GPU_FRAMES
+) -> Iterator[np.ndarray]:
+    """Infers the same latent actions, of `chunk_frames` frames at a time, which may hold many episodes.
+
+    A chunk is taken as one clip. The first transitions of an episode then have a past in other episodes, so they are
+    inferred once more, those of all episodes as one batch of clips that start with their episode.
+    """
+    device = next(lam.parameters()).device
+    starts, firsts = store.episode_starts, range(0, store.num_frames, chunk_frames)
+    is_last = np.isin(np.arange(store.num_frames) + 1, [*starts, store.num_frames])
+    # The frames that a chunk's first and last transition depend on are read with it.
+    spans = [(max(0, first - lam.history), min(first + chunk_frames + 1, store.num_frames)) for first in firsts]
+    clips = zip(firsts, spans, read_ahead(store.read, spans, device), strict=True)
+    for first, (start, stop), frames_THWC in progress(clips, name=name, total=len(spans), unit="chunk"):
+        actions_T = np.full(stop - start, NO_ACTION, np.uint8)
+        begun_E = starts[(start <= starts) & (starts < stop - 1)] - start
+        if stop - start > 1:
+            actions_T[:-1] = lam.infer_actions(frames_THWC[None])[0].cpu().numpy()
+        if len(begun_E):
+            times_ET = (begun_E[:, None] + np.arange(lam.history + 1)).clip(max=len(frames_THWC) - 1)
+            begun_ETHWC = frames_THWC[torch.from_numpy(times_ET).to(device)]
+            # A short episode's clip goes on into later ones, whose own clips overwrite it: numpy assigns in order.
+            actions_T[times_ET[:, :-1]] = lam.infer_actions(begun_ETHWC).cpu().numpy()
+        labelled = slice(first, min(first + chunk_frames, store.num_frames))
+        actions = actions_T[first - start : labelled.stop - start]
+        actions[is_last[labelled]] = NO_ACTION
         yield actions
 
 

@@ -5,7 +5,7 @@ import torch
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
 from genie.data import supply
-from genie.data.supply import ahead, batches, fitting_place, keep_data
+from genie.data.supply import batches, fitting_place, keep_data
 from genie.data.transitions import TransitionWindows
 from genie.data.true_actions import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows
@@ -77,15 +77,18 @@ def test_a_late_start_and_readers_change_nothing(make_dataset):
     assert_same(list(batches(dataset, CPU, 2, num_readers=2)), [dataset[step] for step in range(2, 6)])
 
 
-@pytest.mark.parametrize("start", [0, 1, 4, 6])
-def test_batches_prepared_ahead_are_the_same(make_dataset, start):
-    dataset = make_dataset()
-    assert_same(list(ahead(dataset.__getitem__, range(start, 6))), [dataset[step] for step in range(start, 6)])
-
-
-def test_a_fault_while_preparing_reaches_the_training(make_dataset):
-    with pytest.raises(IndexError, match="batch 6 of 6"):
-        list(ahead(make_dataset().__getitem__, range(4, 8)))
+@pytest.mark.parametrize("start", [0, 5, 6])
+def test_batches_drawn_by_a_thread_are_the_same(make_dataset, start):
+    """As for a GPU whose data are in the machine's memory; a meta device takes the place of the GPU."""
+    plain, dataset = make_dataset(), make_dataset()
+    dataset.hold()
+    seen = []
+    draw = type(dataset).__getitem__
+    for batch in batches(dataset, torch.device("meta"), start):
+        assert all(part.device.type == "meta" for part in parts(batch).values())
+        seen.append(batch)
+    assert len(seen) == 6 - start
+    assert_same([draw(dataset, step) for step in range(start, 6)], [plain[step] for step in range(start, 6)])
 
 
 def test_loading_leaves_the_global_random_state_alone(make_dataset):

@@ -7,17 +7,23 @@ import torch
 from genie.core.actions import NO_ACTION, effective_action
 from genie.core.frames import FRAME_SHAPE
 from genie.data.true_actions import true_actions_of
+from genie.models.backprojection import NUM_COLORS
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.surprise_lam import build_surprise_lam
-from genie.pipeline.infer_actions import latent_actions_of
+from genie.models.tracking_lam import build_tracking_lam
+from genie.pipeline.infer_actions import by_chunk, by_episode, latent_actions_of
 from genie.training.costs import A_SPRITE
 
 
-@pytest.fixture(params=["surprise", "pixels"])
+@pytest.fixture(params=["surprise", "tracking", "pixels"])
 def lam(request, tiny_params, coinrun, scrambled):
-    params = tiny_params.lam.model_copy(update={"kind": request.param}).of_kind()
+    kind = "pixels" if request.param == "pixels" else "surprise"
+    params = tiny_params.lam.model_copy(update={"kind": kind}).of_kind()
     if request.param == "surprise":
         return scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
+    if request.param == "tracking":
+        likeness_K = torch.rand(NUM_COLORS, generator=torch.Generator().manual_seed(0))
+        return scrambled(build_tracking_lam(params, likeness_K, FRAME_SHAPE[:2]))
     lam = scrambled(build_pixel_lam(params)).train()
     frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
     for _ in range(5):  # the codebook adapts to the encoder's outputs
@@ -32,8 +38,9 @@ class FewEpisodes:
 
     def __init__(self, store):
         self.read = store.read
-        starts = np.cumsum([0, *self.lengths])
-        self.slices = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+        stops = np.cumsum([0, *self.lengths])
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(stops)]
+        self.episode_starts, self.num_frames = stops[:-1], int(stops[-1])
 
     def episode_slices(self):
         return self.slices
@@ -51,6 +58,16 @@ def test_each_transition_gets_the_action_it_gets_alone(lam, coinrun):
             alone = torch.from_numpy(episodes.read(episode.start + first, episode.start + t + 2))
             assert lam.infer_actions(alone.unsqueeze(0))[0, -1] == action
     assert len(np.unique(np.concatenate(labelled))) > 3, "of constant actions this would tell nothing"
+
+
+@pytest.mark.parametrize("chunk_frames", [2, 7, 30, 1000])
+def test_a_chunk_of_many_episodes_gets_the_actions_of_each_alone(chunk_frames, lam, coinrun):
+    """As on a GPU, where an episode would not fill it."""
+    for store in (FewEpisodes(coinrun["val"]), coinrun["val"]):
+        alone = np.concatenate(list(by_episode(lam, store, "label")))
+        chunks = list(by_chunk(lam, store, "label", chunk_frames))
+        assert max(map(len, chunks)) == min(chunk_frames, store.num_frames)
+        np.testing.assert_array_equal(np.concatenate(chunks), alone)
 
 
 def test_a_split_is_labelled_whole(lam, coinrun):
