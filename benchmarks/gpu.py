@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from importlib import import_module
@@ -82,22 +83,19 @@ def run(params: Params, scale: str, out: Path, minutes: float, only: Sequence[st
 
 
 def measured(part: str, params: Params, folder: Path, seconds: float) -> Tree:
-    """The results of a part, or its error in one line."""
+    """The results of a part, or its error: any, since the other parts shall be measured."""
     try:
         return in_process(PARTS[part], params, folder, seconds)
-    except Exception as error:  # whatever it is, the other parts shall be measured
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    except Exception as error:
+        return fault(error)
 
 
 def in_process(part: tuple, params: Params, folder: Path, seconds: float) -> Tree:
     """Calls a part in a new process, which is ended when the time is over."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        result = pool.submit(call, part, params, folder)
         try:
-            return result.result(timeout=seconds)
+            return pool.submit(call, part, params, folder).result(timeout=seconds)
         except TimeoutError:
-            if result.done():  # its own
-                raise
             for child in multiprocessing.active_children():
                 child.kill()
             raise ValueError("ended, as the time was over") from None
@@ -105,8 +103,16 @@ def in_process(part: tuple, params: Params, folder: Path, seconds: float) -> Tre
 
 def call(part: tuple, params: Params, folder: Path) -> Tree:
     function, *arguments = part
-    # By name, since importing torch takes seconds and starts nothing in the process that only waits.
-    return getattr(import_module("benchmarks.gpu_parts"), function)(params, folder, *arguments)
+    try:
+        # By name, since importing torch takes seconds, which the process that only waits need not spend.
+        return getattr(import_module("benchmarks.gpu_parts"), function)(params, folder, *arguments)
+    except Exception as error:  # not raised, since not every exception can be sent to another process
+        traceback.print_exc()
+        return fault(error)
+
+
+def fault(error: Exception) -> Tree:
+    return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
 def pays_after(plain: Tree, compiled: Tree) -> Tree:
