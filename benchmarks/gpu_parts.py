@@ -50,6 +50,7 @@ STAGES = (
 
 
 def machine(params: Params, folder: Path) -> Tree:
+    """What is measured on, and its ceilings."""
     device = resolve_device(params.runtime)
     found = {
         **describe(params),
@@ -125,12 +126,14 @@ def profiled(params: Params, folder: Path, name: str) -> Tree:
 
 
 def attention(params: Params, folder: Path, compiled: bool = False) -> Tree:
+    """Variants of the dynamics' attentions."""
     accelerator = make_accelerator(params.runtime)
     cases = attention_cases(params, accelerator.device)
     return {name: compare(case, accelerator.mixed_precision, compiled=compiled) for name, case in cases.items()}
 
 
 def cross_entropy(params: Params, folder: Path, compiled: bool = False) -> Tree:
+    """Variants of the dynamics' loss."""
     accelerator = make_accelerator(params.runtime)
     return compare(loss_case(params, accelerator.device), accelerator.mixed_precision, compiled=compiled)
 
