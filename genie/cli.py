@@ -262,6 +262,8 @@ def bench(
         from genie.bench.figures import NOTE, as_table
         from genie.bench.figures import as_json as to_json
         from genie.bench.run import bench as measure
+        from genie.bench.run import describe_card
 
-        figures = measure(load_params(), only or (), world)
-        print(to_json(figures) if as_json else f"{as_table(figures)}\n\n{NOTE}")
+        params = load_params()
+        figures = measure(params, only or (), world)
+        print(to_json(figures, describe_card(params)) if as_json else f"{as_table(figures)}\n\n{NOTE}")

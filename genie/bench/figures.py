@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 HEADER = ("name", "figure", "unit", "ratio", "beside")
@@ -39,11 +39,12 @@ def ratios(figures: Sequence[Figure]) -> dict[str, float]:
     return {figure.name: figure.value / values[figure.beside] for figure in figures if figure.beside in values}
 
 
-def as_json(figures: Sequence[Figure]) -> str:
-    """Flat JSON object: `name` to value and, if there is a ratio, `name.ratio` to it; four significant digits."""
+def as_json(figures: Sequence[Figure], card: Mapping[str, str] | None = None) -> str:
+    """Flat JSON object: `name` to value and, if there is a ratio, `name.ratio` to it; four significant digits. Names of
+    the card and its driver come first."""
     values = {figure.name: figure.value for figure in figures}
     values |= {f"{name}.ratio": ratio for name, ratio in ratios(figures).items()}
-    return json.dumps({name: float(f"{value:.4g}") for name, value in values.items()}, indent=2)
+    return json.dumps({**(card or {}), **{name: float(f"{value:.4g}") for name, value in values.items()}}, indent=2)
 
 
 def as_table(figures: Sequence[Figure]) -> str:

@@ -34,6 +34,11 @@ def write_data(params: Params, folder: Path, frames: int = FRAMES, token_frames:
     """
     counts = {"train": frames, "val": frames // GROWTH, "test": 2 * params.collect.num_envs}
     collect_quietly(params.collect, SplitCounts(**counts), folder / "frames", num_threads(params.runtime))
+    write_random_caches(params, folder, token_frames)
+
+
+def write_random_caches(params: Params, folder: Path, token_frames: int) -> None:
+    """Writes `tokens/` and `actions/` into a folder; `token_frames` as in `write_data`."""
     dynamics = build("dynamics", params)
     assert isinstance(dynamics, Dynamics)
     known = dynamics.config

@@ -1,4 +1,7 @@
-"""Benchmark of the machine's peak speed: matrix products and memory copies."""
+"""Benchmark of the machine's peak speed: matrix products and memory copies.
+
+On a GPU, in all of its precisions, and with the copies that bring a batch to it.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,7 +11,7 @@ import torch
 
 from genie.bench.figures import Figure
 from genie.bench.peak import peak_memory
-from genie.bench.timing import take_turns, wait_for
+from genie.bench.timing import clock_of, take_turns, wait_for
 from genie.core.params import Params
 from genie.distributed.accelerator import make_accelerator
 
@@ -17,6 +20,8 @@ COPIED_BYTES = 2**27  # more than CPU caches hold
 # Sides of square matrices; at one of them the hardware is close to its peak speed.
 SIDES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (2048, 4096)}
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
+# Precisions of products: that of the matrices, and how float32 is multiplied (`torch.set_float32_matmul_precision`).
+PRECISIONS = {"bf16": ("bf16", "highest"), "tf32": ("no", "high"), "fp32": ("no", "highest")}
 
 
 def measure(params: Params, folder: Path) -> list[Figure]:
@@ -28,7 +33,28 @@ def measure(params: Params, folder: Path) -> list[Figure]:
     return [
         Figure("machine.matmul_tflops", matmul_flops_per_second(seconds) / 1e12, "TFLOP/s"),
         Figure("machine.copy_gb_per_second", COPIED_BYTES / seconds["copy"] / 1e9, "GB/s"),
+        *(ceilings(accelerator.device) if accelerator.device.type == "cuda" else []),
         peak_memory("machine"),
+    ]
+
+
+def ceilings(device: torch.device) -> list[Figure]:
+    """Measures a device in all precisions: its matrix products, copies within its memory, and copies from the host's
+    memory, pageable and (of CUDA devices) pinned."""
+    figures, clock = [], clock_of(device)
+    usual = torch.get_float32_matmul_precision()
+    for name, (mixed_precision, of_float32) in PRECISIONS.items():
+        torch.set_float32_matmul_precision(of_float32)
+        seconds = take_turns(matrix_products(device, mixed_precision), ROUNDS, clock)
+        figures.append(Figure(f"machine.{name}_tflops", matmul_flops_per_second(seconds) / 1e12, "TFLOP/s"))
+    torch.set_float32_matmul_precision(usual)
+    host = torch.zeros(COPIED_BYTES, dtype=torch.uint8)
+    target, source = torch.zeros(2, COPIED_BYTES, dtype=torch.uint8, device=device)
+    sources = {"device": source, "unpinned": host} | ({"pinned": host.pin_memory()} if device.type == "cuda" else {})
+    copies = {name: partial(target.copy_, tensor, non_blocking=True) for name, tensor in sources.items()}
+    seconds = take_turns(copies, ROUNDS, clock)
+    return figures + [
+        Figure(f"machine.{name}_copy_gb_per_second", COPIED_BYTES / seconds[name] / 1e9, "GB/s") for name in copies
     ]
 
 

@@ -65,6 +65,11 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
     return figures
 
 
+def describe_card(params: Params) -> dict[str, str]:
+    """Names of the NVIDIA card that is measured and of its driver; empty if there is none."""
+    return _in_process("card.describe", params)
+
+
 def _in_process(function: str, *arguments):
     """Calls a function of this folder in a new process, which starts small since this one never imports torch."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -14,7 +14,7 @@ def take_turns(
 
     Args:
         sides: variants by name, called once untimed and then in order, repeatedly; each must block until its work is
-            done.
+            done, unless the clock waits for it.
         rounds: number of timed calls of each.
         clock: returns seconds since an arbitrary time.
     """
@@ -27,6 +27,28 @@ def take_turns(
             side()
             seconds[name].append(clock() - start)
     return {name: median(measured) for name, measured in seconds.items()}
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """A clock that is read once the device has done its work: its own on a CUDA device, by events."""
+    if device.type == "cpu":
+        return time.perf_counter
+    if device.type != "cuda":
+
+        def waited() -> float:
+            wait_for(device)
+            return time.perf_counter()
+
+        return waited
+
+    def event() -> torch.cuda.Event:
+        recorded = torch.cuda.Event(enable_timing=True)
+        recorded.record()
+        recorded.synchronize()
+        return recorded
+
+    origin = event()
+    return lambda: origin.elapsed_time(event()) / 1000
 
 
 def wait_for(device: torch.device) -> None:

@@ -4,35 +4,24 @@ Share of peak: the FLOP/s of a step divided by the FLOP/s of the fastest of a fe
 are timed alternately with the step, in the precision of training. torch's FlopCounterMode counts the operations
 (`genie.training.costs`), only those of matrix products and convolutions; a multiply-add is two. `model_tflops` counts
 forward and backward, `tflops` the optimizer too; both are divided by the time of the whole step.
+
+On a GPU several steps are timed at once, so that launches overlap with computation as in training, and the phases, each
+of which is waited for, in a pass of their own.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from torch import nn
-
+from genie.bench.device_steps import measure_on_device
 from genie.bench.figures import Figure
 from genie.bench.machine import matmul_flops_per_second, matrix_products
-from genie.bench.peak import peak_memory
-from genie.bench.reading import WITHOUT_END
-from genie.bench.timing import take_turns, wait_for
+from genie.bench.peak import device_memory, peak_memory
+from genie.bench.timed_step import PHASES, Step
+from genie.bench.timing import take_turns
 from genie.core.params import Params
-from genie.data.caches import read_latent_actions, read_tokens
-from genie.data.episodes import EpisodeStore
-from genie.data.supply import batches, keep_data
-from genie.data.transitions import TransitionWindows
-from genie.data.windows import FrameWindows, TokenWindows, Windows
-from genie.distributed.accelerator import make_accelerator
-from genie.models.surprise_lam import SurpriseLam
-from genie.training.costs import Model, build, step_costs, training_params
-from genie.training.step import TrainingStep
+from genie.training.costs import Model
 
-ROUNDS, GROWTH_ROUNDS, WARM_UP = 15, 7, 3
-PHASES = ("data", "forward", "backward", "optimizer")
+ROUNDS, GROWTH_ROUNDS = 15, 7
 # Figure for reading a model's training windows. The LAM has none: its transitions are held as a few numbers each.
 SUPPLY = {"dynamics": "reading.tokens.frames_per_second"}
 # Settings that are doubled, by reported name. A window is doubled together with the context that it holds.
@@ -43,54 +32,22 @@ GROWTH = {
 }
 
 
-class Step:
-    """Training of a model, in which each call is one step, timed by phase.
-
-    Attributes:
-        model: the model in training.
-        frames: number of frames per batch.
-        seconds: list of each phase's seconds over the calls.
-    """
-
-    def __init__(self, name: Model, params: Params, folder: Path):
-        self.params, self._accelerator = training_params(name, params), make_accelerator(params.runtime)
-        self.device, self.mixed_precision = self._accelerator.device, self._accelerator.mixed_precision
-        self.frames = step_costs(name, params).frames
-        self.seconds = defaultdict(list)
-        self.model, dataset = model_and_data(name, params, folder)
-        self.model.to(self.device)
-        self._train = TrainingStep(self.model, self.params, self._accelerator)
-        keep_data(dataset, self.device, params.runtime.training_data)
-        self._drawn = batches(dataset, self.device)
-
-    def __call__(self) -> None:
-        with self._phase("data"):
-            batch = next(self._drawn)
-        self._train(batch, timed=self._phase)
-
-    def warm_up(self) -> None:
-        """Runs a few untimed steps: the first ones initialise codebooks and prepare kernels."""
-        for _ in range(WARM_UP):
-            self()
-        self.seconds.clear()
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        wait_for(self.device)
-        self.seconds[name].append(time.perf_counter() - start)
-
-
 def measure(params: Params, folder: Path, name: Model) -> list[Figure]:
     """Measures one model, at the size and batch size of `params`."""
     step = Step(name, params, folder)
     step.warm_up()
     peak = peak_memory(name, beside="machine.peak_memory")
+    on_device = device_memory(name, step.device)
     products = matrix_products(step.device, step.mixed_precision)
-    seconds = take_turns({"step": step, **products}, ROUNDS)
-    costs = step_costs(name, params, bf16=step.mixed_precision == "bf16")
-    flops = {"model_tflops": costs.model_flops, "tflops": costs.model_flops + costs.optimizer_flops}
+    if step.device.type == "cuda":
+        seconds, figures = measure_on_device(step, products, ROUNDS)
+        on_device += figures
+    else:
+        seconds = take_turns({"step": step, **products}, ROUNDS)
+    flops = {
+        "model_tflops": step.costs.model_flops,
+        "tflops": step.costs.model_flops + step.costs.optimizer_flops,
+    }
     speeds = [(key, count / seconds["step"] / 1e12) for key, count in flops.items()]
     phases = {phase: median(step.seconds[phase]) for phase in PHASES}
     return [
@@ -100,6 +57,7 @@ def measure(params: Params, folder: Path, name: Model) -> list[Figure]:
         Figure(f"{name}.matmul_tflops", matmul_flops_per_second(seconds) / 1e12, "TFLOP/s"),
         Figure(f"{name}.step_seconds", sum(phases.values()), "s"),
         *(Figure(f"{name}.{phase}_seconds", taken, "s", f"{name}.step_seconds") for phase, taken in phases.items()),
+        *on_device,
         peak,
     ]
 
@@ -118,18 +76,3 @@ def measure_growth(params: Params, folder: Path, name: Model, what: str) -> list
     seconds = take_turns({"step": step, "grown": grown}, GROWTH_ROUNDS)
     speed = grown.frames / seconds["grown"] / (step.frames / seconds["step"])
     return [Figure(f"{name}.{what}_x2.speed", speed, f"of {name}.frames_per_second"), peak]
-
-
-def model_and_data(
-    name: Model, params: Params, folder: Path, num_batches: int = WITHOUT_END
-) -> tuple[nn.Module, Windows]:
-    """The model as its stage builds it, and its training batches from the data in the folder."""
-    settings, model = training_params(name, params), build(name, params)
-    drawn = settings.batch_size, settings.seed, num_batches
-    if name == "dynamics":
-        caches = read_tokens(folder / "tokens/train"), read_latent_actions(folder / "actions/train.h5")
-        return model, TokenWindows(*caches, params.dynamics.window, *drawn)
-    store = EpisodeStore(folder / "frames/train")
-    if isinstance(model, SurpriseLam):
-        return model, TransitionWindows(model, store, *drawn)
-    return model, FrameWindows(store, getattr(settings, "window", 1), *drawn)

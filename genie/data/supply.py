@@ -30,7 +30,9 @@ def keep_data(dataset: Windows, device: torch.device, wanted: Literal["auto"] | 
             the first of them with room.
     """
     place = fitting_place(dataset.num_bytes, device) if wanted == "auto" else wanted
-    if place != "files":
+    if place == "files":
+        dataset.release()
+    else:
         dataset.hold(device if place == "device" else "cpu")
 
 

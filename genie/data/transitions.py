@@ -78,7 +78,6 @@ class TransitionWindows(Windows[dict[str, torch.Tensor]]):
         super().__init__(starts, model.history + 1, batch_size, seed, num_batches)
         observed = observe_split(model, store) | {name: label.astype(np.int64) for name, label in labels.items()}
         self.observed = {name: torch.from_numpy(column) for name, column in observed.items()}
-        self.hold()
 
     @property
     def num_bytes(self) -> int:

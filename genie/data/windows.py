@@ -99,6 +99,10 @@ class Windows(Dataset, ABC, Generic[Drawn]):
         """Loads all data into the memory of a device, where batches are then gathered."""
         self._held = {name: column.to(device) for name, column in self._load().items()}
 
+    def release(self) -> None:
+        """Leaves the data where they are stored, from where batches are then read."""
+        self._held = None
+
     def take_share(self, rank: int, num_ranks: int) -> None:
         """Restricts all batches to this rank's rows.
 

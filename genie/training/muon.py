@@ -60,7 +60,8 @@ class Muon(torch.optim.Optimizer):
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["mean"] = torch.zeros_like(matrix)
-        means, gradients = [self.state[matrix]["mean"] for matrix in matrices], [matrix.grad for matrix in matrices]
+        means = [self.state[matrix]["mean"] for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them
         # As lists: a GPU would otherwise spend most of a step on launching one small operation per matrix.
         torch._foreach_lerp_(means, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, means, momentum)

@@ -17,7 +17,11 @@ TINY = {
     "machine": {"ROUNDS": 1, "COPIED_BYTES": 1024, "SIDES": {"cpu": (8, 16)}},
     "bare_simulator": {"FEW": 4, "MANY": 8, "ALL_BUFFERS": 4, "take_turns": run_and_count},
     "reading": {"ROUNDS": 1, "BATCHES": 1, "COPIED_BYTES": 1024},
-    "training_phases": {"ROUNDS": 2, "GROWTH_ROUNDS": 1, "WARM_UP": 1},
+    "training_phases": {"ROUNDS": 2, "GROWTH_ROUNDS": 1},
+    "timed_step": {"WARM_UP": 1},
+    "device_steps": {"STEPS": 1},
+    "kernels": {"STEPS": 1},
+    "variants": {"ROUNDS": 1, "CALLS": 1},
     "frame_rate": {"ROUNDS": 1, "FRAMES": 1, "MASKGIT_STEPS": 2, "BATCH": 2},
 }
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from genie.bench.card import describe
 from genie.bench.figures import Figure, as_json, as_table, ratios
 
 FIGURES = [
@@ -23,6 +24,12 @@ def test_json_is_flat_and_round_trips():
         "collect.frames_per_second.ratio": 0.5,
         "lam.data_seconds": 0.0001234,
     }
+
+
+def test_json_names_the_card_if_there_is_one(tiny_params):
+    card = {"card": "H200", "driver": "570.1"}
+    assert json.loads(as_json(FIGURES, card)) == card | json.loads(as_json(FIGURES))
+    assert describe(tiny_params) == {}, "a CPU"
 
 
 def test_table_is_plain_and_aligned():

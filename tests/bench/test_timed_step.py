@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from genie.bench.training_phases import PHASES, Step, model_and_data
+from genie.bench.timed_step import PHASES, Step
+from genie.bench.training_data import model_and_data
 from genie.core.protocols import NullTracker
 from genie.distributed.accelerator import make_accelerator
 from genie.training.costs import training_params
