@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,14 @@ def resolve_device(runtime: "RuntimeParams") -> torch.device:
     Raises:
         RuntimeUnavailableError: the requested device is unavailable.
     """
+    # torch warns at length if it cannot use a card; `_why_unused` says why in one line.
+    warnings.filterwarnings("ignore", "CUDA initialization")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if runtime.device == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available[runtime.device]:
-        raise RuntimeUnavailableError(f"runtime.device: no {runtime.device} device here; use auto or cpu")
+        cause = _why_unused() if runtime.device == "cuda" else ""
+        raise RuntimeUnavailableError(f"runtime.device: no {runtime.device} device here{cause}; use auto or cpu")
     return torch.device(runtime.device)
 
 
@@ -76,15 +80,24 @@ def describe_device(runtime: "RuntimeParams") -> str:
     device = resolve_device(runtime)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     text = f"{name}, {resolve_precision(runtime, device)}, {num_threads(runtime)} threads"
-    if runtime.device == "auto" and device.type != "cuda" and _has_nvidia_card():
-        if torch.version.cuda is None:
-            cause = "this torch is a CPU build"
-        elif "CUDA_VISIBLE_DEVICES" in os.environ:
-            cause = "CUDA_VISIBLE_DEVICES hides it"
-        else:
-            cause = f"its driver may be older than CUDA {torch.version.cuda} needs"
-        text += f" (there is an NVIDIA card, which torch cannot use: {cause})"
-    return text
+    return text + _why_unused() if runtime.device == "auto" and device.type != "cuda" else text
+
+
+def _why_unused() -> str:
+    """Says in parentheses why torch cannot use an NVIDIA card; empty if there is none."""
+    if not _has_nvidia_card():
+        return ""
+    if torch.version.cuda is None:
+        cause = "this torch is a CPU build"
+    elif "CUDA_VISIBLE_DEVICES" in os.environ:
+        cause = "CUDA_VISIBLE_DEVICES hides it"
+    else:
+        cause = f"its driver may be older than CUDA {torch.version.cuda} needs"
+        try:
+            torch.cuda.init()
+        except RuntimeError as error:
+            cause = " ".join(str(error).split()).partition(". ")[0]
+    return f" (there is an NVIDIA card, which torch cannot use: {cause})"
 
 
 def _has_nvidia_card() -> bool:

@@ -36,7 +36,7 @@ def leave_fault(line: str) -> bool:
     return True
 
 
-def is_loss_of_others(fault: RuntimeError) -> bool:
+def is_loss_of_others(fault: Exception) -> bool:
     """Whether an error only reports that another process is gone."""
     return is_launched() and any(
         sign in str(fault) for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")

@@ -1,4 +1,7 @@
-"""Computes the latent action of every transition once, since training reads it repeatedly."""
+"""Computes the latent action of every transition once, since training reads it repeatedly.
+
+Axes: `B` episodes of a chunk, `T` frames, `H W C` pixels, `A` latent actions, `E` effective actions.
+"""
 
 from collections.abc import Iterator
 
@@ -38,24 +41,24 @@ def by_chunk(
     """Infers the same latent actions, of `chunk_frames` frames at a time, which may hold many episodes.
 
     A chunk is taken as one clip. The first transitions of an episode then have a past in other episodes, so they are
-    inferred once more, those of all episodes as one batch of clips that start with their episode.
+    inferred once more, those of all its episodes as one batch of clips, each from the start of its episode.
     """
     device = next(lam.parameters()).device
     starts, firsts = store.episode_starts, range(0, store.num_frames, chunk_frames)
     is_last = np.isin(np.arange(store.num_frames) + 1, [*starts, store.num_frames])
     # The frames that a chunk's first and last transition depend on are read with it.
     spans = [(max(0, first - lam.history), min(first + chunk_frames + 1, store.num_frames)) for first in firsts]
-    clips = zip(firsts, spans, read_ahead(store.read, spans, device), strict=True)
-    for first, (start, stop), frames_THWC in progress(clips, name=name, total=len(spans), unit="chunk"):
+    chunks = zip(firsts, spans, read_ahead(store.read, spans, device), strict=True)
+    for first, (start, stop), frames_THWC in progress(chunks, name=name, total=len(spans), unit="chunk"):
         actions_T = np.full(stop - start, NO_ACTION, np.uint8)
-        begun_E = starts[(start <= starts) & (starts < stop - 1)] - start
+        begun_B = starts[(start <= starts) & (starts < stop - 1)] - start
         if stop - start > 1:
             actions_T[:-1] = lam.infer_actions(frames_THWC[None])[0].cpu().numpy()
-        if len(begun_E):
-            times_ET = (begun_E[:, None] + np.arange(lam.history + 1)).clip(max=len(frames_THWC) - 1)
-            begun_ETHWC = frames_THWC[torch.from_numpy(times_ET).to(device)]
+        if len(begun_B):
+            times_BT = (begun_B[:, None] + np.arange(lam.history + 1)).clip(max=len(frames_THWC) - 1)
+            clips_BTHWC = frames_THWC[torch.from_numpy(times_BT).to(device)]
             # A short episode's clip goes on into later ones, whose own clips overwrite it: numpy assigns in order.
-            actions_T[times_ET[:, :-1]] = lam.infer_actions(begun_ETHWC).cpu().numpy()
+            actions_T[times_BT[:, :-1]] = lam.infer_actions(clips_BTHWC).cpu().numpy()
         labelled = slice(first, min(first + chunk_frames, store.num_frames))
         actions = actions_T[first - start : labelled.stop - start]
         actions[is_last[labelled]] = NO_ACTION

@@ -33,7 +33,7 @@ def project(tmp_path, monkeypatch, tiny_params):
 
 
 def failing(fault):
-    def main(params, tracker):
+    def main(*args):
         raise fault
 
     return main
@@ -133,10 +133,11 @@ def test_a_stage_says_what_it_computes_on(project, capsys, monkeypatch, tiny_par
     monkeypatch.setattr(stage, "load_params", lambda: tiny_params.model_copy(update={"runtime": runtime}))
     monkeypatch.setattr(devices, "NVIDIA_DRIVER", project)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", failing(RuntimeError("The driver is too old (version 1). Update it.")))
     for build, variable, cause in (
         (None, None, "this torch is a CPU build"),
         ("13.0", "", "CUDA_VISIBLE_DEVICES hides it"),
-        ("13.0", None, "its driver may be older than CUDA 13.0 needs"),
+        ("13.0", None, "The driver is too old (version 1)"),
     ):
         monkeypatch.setattr(torch.version, "cuda", build)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
