@@ -2,15 +2,13 @@
 
 import math
 
-import psutil
 import torch
 
-from genie.core.containers import memory_left
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.data.episodes import HELD_BYTES
 from genie.distributed.devices import resolve_device, resolve_precision
-from genie.distributed.processes import num_local_processes, num_processes
+from genie.distributed.processes import free_memory, num_local_processes, num_processes
 from genie.training.costs import Model, section_of, si, step_costs
 
 PROCESS_BYTES = 600 * 10**6  # of Python and the libraries, before there is a model
@@ -57,7 +55,7 @@ def free_bytes(device: torch.device) -> int:
     """Memory that a new process can have on a device; on a CPU no more than its container's limit leaves."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return int(min(psutil.virtual_memory().available, memory_left()))
+    return free_memory()
 
 
 def _held_bytes(params: Params) -> int:
