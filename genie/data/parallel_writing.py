@@ -1,7 +1,7 @@
 """Writes the shards of all splits, in one or several processes; a killed run can be resumed."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,7 +21,7 @@ def write_shards(
     unfinished: Path,
     *,
     is_finished: Callable[[Shard, Path], bool],
-    write: Callable[[Shard, Path, tqdm], None],
+    write: Callable[[Mapping[Shard, Path], tqdm], None],
     name: str,
 ) -> int:
     """Writes `folder/<split>/<shard>.h5`; process k of n writes every n-th shard from k on.
@@ -35,7 +35,7 @@ def write_shards(
         unfinished: folder of finished shards; those already there are not written again. Its name must identify
             everything that determines their content.
         is_finished: whether a file exists and is this shard, complete.
-        write: writes one shard atomically and advances the progress bar by its frames.
+        write: writes shards, each atomically, and advances the progress bar by their frames.
         name: label of the progress bar.
 
     Returns:
@@ -54,9 +54,7 @@ def write_shards(
     with progress(name=name, total=_num_frames(own), unit="frame") as bar:
         bar.n = bar.initial = _num_frames(shard for shard in own if shard not in missing)
         bar.refresh()
-        for shard in own:
-            if shard in missing:
-                write(shard, unfinished / shard.name, bar)
+        write({shard: unfinished / shard.name for shard in own if shard in missing}, bar)
     wait_for_all()
     if rank() == 0:
         _move(unfinished, Path(folder), shards)

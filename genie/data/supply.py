@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from genie.data.read_ahead import one_ahead
 from genie.data.windows import Batch, Windows
-from genie.distributed.free_memory import free_bytes
+from genie.distributed.devices import free_bytes
 from genie.distributed.processes import num_local_processes
 
 Place = Literal["device", "memory", "files"]

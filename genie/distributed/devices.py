@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from genie.distributed.processes import num_threads, rank
+from genie.distributed.processes import free_memory, num_threads, rank
 
 if TYPE_CHECKING:
     from genie.core.params import RuntimeParams
@@ -41,6 +41,11 @@ def resolve_device(runtime: "RuntimeParams") -> torch.device:
         cause = _why_unused() if runtime.device == "cuda" else ""
         raise RuntimeUnavailableError(f"runtime.device: no {runtime.device} device here{cause}; use auto or cpu")
     return torch.device(runtime.device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a new process can have on a device; on a CPU no more than its container's limit leaves."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def resolve_precision(runtime: "RuntimeParams", device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""The processes that share a stage's work: rank, number of processes, threads of each, and a barrier.
+"""The processes that share a stage's work: rank, number of processes, cores and memory, and a barrier.
 
 They are known by torchrun's environment variables. torch, which takes seconds to import, is imported only for the
 barrier of several processes.
@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from genie.core.containers import cores_allowed
+from genie.core.containers import cores_allowed, memory_left
 
 if TYPE_CHECKING:
     from genie.core.params import RuntimeParams
@@ -44,6 +44,13 @@ def num_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cores_allowed()
     return cores if math.isinf(quota) else max(1, min(cores, math.ceil(quota)))
+
+
+def free_memory() -> int:
+    """Bytes of memory that new processes can have: the machine's, and no more than its container's limit leaves."""
+    import psutil  # here, since playing a world does without it
+
+    return int(min(psutil.virtual_memory().available, memory_left()))
 
 
 def wait_for_all() -> None:

@@ -43,9 +43,10 @@ def tokenize(
     }
     known = {"fingerprint": tokenizer.fingerprint, "num_codes": tokenizer.num_codes, "grid": tokenizer.grid}
 
-    def write(shard: Shard, path: Path, bar: tqdm) -> None:
+    def write(paths: Mapping[Shard, Path], bar: tqdm) -> None:
         with accelerator.autocast():
-            write_tokens(path, tokens_of(tokenizer, files[shard], bar), shard, **known)
+            for shard, path in paths.items():
+                write_tokens(path, tokens_of(tokenizer, files[shard], bar), shard, **known)
 
     def is_finished(shard: Shard, path: Path) -> bool:
         try:

@@ -1,6 +1,7 @@
 """Plays the simulator and records every split."""
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,19 @@ from genie.data.hdf5 import writing_hdf5
 from genie.data.parallel_writing import write_shards
 from genie.data.shards import SPLITS, Shard
 from genie.distributed.claims import claim, release
+from genie.distributed.processes import num_cores
+from genie.distributed.workers import work
 from genie.sources.bursts import Bursts
 from genie.sources.engines import distribution
 from genie.sources.levels import levels_and_seeds, shards_of, simulator_of
 from genie.sources.policies import Policy
+from genie.sources.side_by_side import thread_shares
 
 MAX_EPISODE_FRAMES = 256  # longer lives are cut: memory stays bounded, and few windows are lost
 BUFFER_BYTES = 2**28  # of frames of unfinished episodes; with many environments, lives are cut earlier
 BURSTS_OF_A_LIFE = 16  # number of bursts that the longest life spans
+PROCESS_BYTES = 200 * 10**6  # of a process that records: blocks to be compressed, its part of the shared pictures
+ENV_BYTES = 6 * 10**6  # of an environment
 
 
 class CollectError(ValueError):
@@ -35,10 +41,12 @@ class CollectError(ValueError):
 def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, resume: bool = False) -> int:
     """Records every split as shards `folder/<split>/<shard>.h5`, divided among all processes.
 
+    Each process records several shards side by side, in workers of its own.
+
     Args:
         folder: output folder; existing content is replaced.
-        num_threads: threads of the simulator; 0 means one per core. The same params give the same bytes for any number
-            of threads and processes.
+        num_threads: threads of the simulator, shared by the workers; 0 means one per core. The same params give the
+            same bytes for any number of threads, workers and processes.
         resume: whether to keep the shards that an interrupted call has finished; required with several processes.
 
     Returns:
@@ -47,10 +55,11 @@ def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, 
     Raises:
         CollectError: the params cannot be played; raised before anything is played.
         SharingError: there are more processes than shards; raised before anything is played.
+        WorkerError: a worker was killed. Finished shards are kept if `resume`.
     """
     _check(params)
     shards = [shard for split in SPLITS for shard in shards_of(params, split)]
-    record = partial(_collect_shard, params, num_threads)
+    record = partial(_collect_shards, params, num_threads or num_cores())
     write = partial(write_shards, folder, shards, is_finished=partial(_is_finished, params), write=record)
     if resume:
         identity = {"params": params.model_dump(), "schema_version": SCHEMA_VERSION, **distribution()}
@@ -129,7 +138,22 @@ def _is_finished(params: CollectParams, shard: Shard, path: Path) -> bool:
     return file.num_frames == shard.num_frames and file.attributes == wanted
 
 
-def _collect_shard(params: CollectParams, num_threads: int, shard: Shard, path: Path, bar: tqdm) -> None:
+def _collect_shards(params: CollectParams, num_threads: int, paths: Mapping[Shard, Path], bar: tqdm) -> None:
+    # The largest first: at the end, when some workers have no shard left, the others are soon done.
+    jobs = sorted(paths.items(), key=lambda job: job[0].num_frames, reverse=True)
+    shares = thread_shares([shard.num_frames for shard, _ in jobs], num_threads, _process_bytes(params.num_envs))
+    if len(shares) > 1:
+        recorders = [partial(_collect_shard, params, share) for share in shares]
+        work(recorders, jobs, bar.update, preload="genie.sources.loaded_engine")
+        return
+    for job in jobs:
+        _collect_shard(params, num_threads, job, bar.update)
+
+
+def _collect_shard(
+    params: CollectParams, num_threads: int, job: tuple[Shard, Path], advance: Callable[[int], object]
+) -> None:
+    shard, path = job
     simulator, policy = simulator_of(params, shard, num_threads)
     with (
         closing(simulator),
@@ -137,17 +161,15 @@ def _collect_shard(params: CollectParams, num_threads: int, shard: Shard, path: 
         writing_hdf5(path) as file,
         EpisodeWriter(file, shard.num_frames, params.compression, _attributes(params, shard)) as writer,
     ):
-        _record(bursts, policy, writer, bar)
+        _record(bursts, policy, writer, advance)
         writer.finish()
 
 
-def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) -> None:
+def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, advance: Callable[[int], object]) -> None:
     """Fills the writer; stores each burst of frames while the simulator plays the next one."""
     num_envs, num_steps = bursts.num_envs, -(-writer.num_frames // bursts.num_envs)
-    max_length = min(MAX_EPISODE_FRAMES, max(2, BUFFER_BYTES // (num_envs * math.prod(FRAME_SHAPE))))
-    burst = -(-max_length // BURSTS_OF_A_LIFE)
+    max_length, burst, size = _lengths(num_envs)
     # Ring buffer: frame t is at t % size, and stays there until its life is stored, while the next burst is played.
-    size = burst * (-(-max_length // burst) + 2)
     frames = np.empty((num_envs, size, *FRAME_SHAPE), np.uint8)
     actions = np.empty((num_envs, size), np.uint8)
     starts = np.zeros(num_envs, int)  # of each environment's current life
@@ -179,8 +201,21 @@ def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, bar: tqdm) ->
             lengths = step - starts
             end_lives(np.flatnonzero((new | (lengths == limits)) & (lengths > 0)), step)
             seeds = new_seeds
-        bar.update(min(is_new.size, writer.num_frames - start * num_envs))
+        advance(min(is_new.size, writer.num_frames - start * num_envs))
     end_lives(np.arange(num_envs), num_steps)
+
+
+def _lengths(num_envs: int) -> tuple[int, int, int]:
+    """Frames of the longest life, of a burst and of the ring buffer, per environment."""
+    max_length = min(MAX_EPISODE_FRAMES, max(2, BUFFER_BYTES // (num_envs * math.prod(FRAME_SHAPE))))
+    burst = -(-max_length // BURSTS_OF_A_LIFE)
+    return max_length, burst, burst * (-(-max_length // burst) + 2)
+
+
+def _process_bytes(num_envs: int) -> int:
+    """Memory of a process that records."""
+    _, _, size = _lengths(num_envs)
+    return PROCESS_BYTES + num_envs * (ENV_BYTES + size * math.prod(FRAME_SHAPE))
 
 
 def _flat(params: CollectParams) -> dict:

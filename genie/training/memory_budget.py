@@ -7,8 +7,7 @@ import torch
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.data.supply import fitting_place
-from genie.distributed.devices import resolve_device, resolve_precision
-from genie.distributed.free_memory import free_bytes
+from genie.distributed.devices import free_bytes, resolve_device, resolve_precision
 from genie.distributed.processes import num_local_processes, num_processes
 from genie.training.costs import TOKENS_A_FRAME, Model, section_of, si, step_costs
 

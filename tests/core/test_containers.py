@@ -48,9 +48,9 @@ def test_without_a_limit_there_is_none(tmp_path, membership):
 
 def test_a_training_may_use_what_its_container_has_left(monkeypatch):
     cpu = budget.torch.device("cpu")
-    monkeypatch.setattr(budget, "memory_left", lambda: 1000)
+    monkeypatch.setattr(processes, "memory_left", lambda: 1000)
     assert budget.free_bytes(cpu) == 1000
-    monkeypatch.setattr(budget, "memory_left", lambda: math.inf)
+    monkeypatch.setattr(processes, "memory_left", lambda: math.inf)
     assert 1000 < budget.free_bytes(cpu) < math.inf
 
 
