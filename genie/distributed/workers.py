@@ -9,6 +9,7 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from traceback import format_exc
+from types import ModuleType
 from typing import Any
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -93,7 +94,13 @@ def _start(worker: Work) -> tuple[Connection, BaseProcess]:
     context = get_context(METHOD)
     connection, other_end = context.Pipe()
     process = context.Process(target=_serve, args=(other_end, worker), daemon=True)
-    process.start()
+    # A new process would run the main program's file again, which need not expect that; no worker is defined there.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     other_end.close()  # so that the connection ends with the worker
     return connection, process
 

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from genie.distributed.processes import free_memory, num_local_processes
 
+THREADS_A_WORKER = 2  # that step one simulator as fast as two workers do; more do not
 FRAMES_A_WORKER = 10_000  # that a core records while a worker starts: imports, and the simulator's pictures
 
 
 def thread_shares(sizes: Sequence[int], num_threads: int, worker_bytes: int) -> list[int]:
     """Divides threads among worker processes that record shards.
 
-    There are as many workers as threads, shards and free memory allow, and as the frames are worth. Threads that are
-    left are divided in proportion to the shards that the workers start with.
+    There is a worker for every `THREADS_A_WORKER` threads; fewer if there are fewer shards, if memory is short or if the
+    frames are not worth it. Threads that are left go to the workers in proportion to the shards that they start with.
 
     Args:
         sizes: frames of each shard, in descending order.
@@ -23,7 +24,7 @@ def thread_shares(sizes: Sequence[int], num_threads: int, worker_bytes: int) -> 
     """
     worthwhile = 1 + sum(sizes[1:]) // FRAMES_A_WORKER
     in_memory = max(1, free_memory() // num_local_processes() // worker_bytes)
-    num_workers = min(num_threads, len(sizes), worthwhile, in_memory)
+    num_workers = min(max(1, num_threads // THREADS_A_WORKER), len(sizes), worthwhile, in_memory)
     shares = []
     for worker in range(num_workers):
         left, others = num_threads - sum(shares), num_workers - worker - 1

@@ -101,8 +101,21 @@ def test_ctrl_c_ends_workers_without_a_word_of_theirs(tmp_path, capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_stage_that_workers_import_is_light():
-    """A worker imports the main module of its starter, here `stages.collect`."""
-    program = "import sys; import stages.collect; print(*sys.modules)"
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "mlflow", "dvc"} & set(told.split())
+UNGUARDED = """
+from functools import partial
+from genie.distributed.workers import work
+work([partial(print, flush=True)] * 2, ["job"] * 2, print, preload="json")
+print("once")
+"""
+
+
+def test_workers_do_not_run_the_main_program_again(tmp_path):
+    """Which need not be guarded, and may come from a pipe."""
+    for command in ([sys.executable, "-"], [sys.executable, "main.py"]):
+        (tmp_path / "main.py").write_text(UNGUARDED)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        given = UNGUARDED if "-" in command else None
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, input=given, capture_output=True, text=True)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ran.stdout.splitlines()[-1] == "once"
+        assert ran.stdout.count("once") == 1

@@ -27,7 +27,7 @@ from genie.sources import side_by_side
 from genie.sources.collect import collect
 side_by_side.FRAMES_A_WORKER = 1
 with faults_in_one_line("collect"):
-    collect(CollectParams.model_validate_json(sys.argv[1]), "data/frames", num_threads=2, resume=True)
+    collect(CollectParams.model_validate_json(sys.argv[1]), "data/frames", num_threads=4, resume=True)
 """
 
 
@@ -40,12 +40,14 @@ def memory(monkeypatch):
 @pytest.mark.parametrize(
     ("sizes", "num_threads", "shares"),
     [
-        ([60_000, 60_000, 8_192, 8_192], 2, [1, 1]),
+        ([60_000, 60_000, 8_192, 8_192], 2, [2]),
+        ([60_000, 60_000, 8_192, 8_192], 4, [2, 2]),
+        ([60_000, 60_000, 8_192, 8_192], 5, [2, 3]),
         ([60_000, 60_000, 8_192, 8_192], 16, [7, 7, 1, 1]),
         ([60_000, 60_000, 8_192, 8_192], 1, [1]),
-        ([60_000] * 40, 16, [1] * 16),
+        ([60_000] * 40, 16, [2] * 8),
         ([60_000] * 3, 16, [5, 5, 6]),
-        ([10**9, 10_000, 10_000, 10_000], 4, [1, 1, 1, 1]),
+        ([10**9, 10_000, 10_000, 10_000], 8, [5, 1, 1, 1]),
         ([60_000], 16, [16]),
         ([], 16, []),
         ([FRAMES_A_WORKER] * 2, 16, [8, 8]),
@@ -73,7 +75,7 @@ def contents(folder):
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_workers_write_the_bytes_of_one_process(num_workers, collect_params, collected, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(side_by_side, "FRAMES_A_WORKER", 1)
-    assert collect(collect_params, tmp_path / "frames", num_threads=num_workers) == 830
+    assert collect(collect_params, tmp_path / "frames", num_threads=2 * num_workers) == 830
     assert contents(tmp_path / "frames") == contents(collected)
     assert "830/830" in capfd.readouterr().err.replace(" ", ""), "the bar counts what all of them record"
 
