@@ -11,8 +11,8 @@ FRAMES_A_WORKER = 10_000  # that a core records while a worker starts: imports, 
 def thread_shares(sizes: Sequence[int], num_threads: int, worker_bytes: int) -> list[int]:
     """Divides threads among worker processes that record shards.
 
-    There is a worker for every `THREADS_A_WORKER` threads; fewer if there are fewer shards, if memory is short or if the
-    frames are not worth it. Threads that are left go to the workers in proportion to the shards that they start with.
+    There is a worker for every `THREADS_A_WORKER` threads; fewer if there are fewer shards, if memory is short or if
+    the frames are not worth it. Threads that are left go to the workers in proportion to the shards they start with.
 
     Args:
         sizes: frames of each shard, in descending order.
