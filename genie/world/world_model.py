@@ -4,7 +4,8 @@ Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` toke
 effective actions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -198,7 +199,7 @@ class WorldModel(
         """
         memory = self.remember(frames_BTHWC, prompt_actions_BS)
         for action_B in actions_BS.unbind(1):
-            memory = self.advance(memory, action_B, generator)
+            memory = self.advance(memory, action_B, [generator])
             yield self.decode(memory)
 
     def remember(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:
@@ -216,10 +217,13 @@ class WorldModel(
             led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
-    def advance(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> Memory:
-        """The memory extended by the next frame, sampled given the latent actions that lead to it."""
+    def advance(
+        self, memory: Memory, action_B: torch.Tensor, generators: Sequence[torch.Generator | None]
+    ) -> Memory:
+        """The memory extended by the next frame, sampled given the latent actions that lead to it. Each generator is
+        the source of randomness of an equal number of consecutive worlds."""
         steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
-        return sample_frame(self.dynamics, memory, action_B, steps, temperature, generator)
+        return sample_frame(self.dynamics, memory, action_B, steps, temperature, generators)
 
     def decode(self, memory: Memory) -> torch.Tensor:
         """The last frame in memory, uint8 `(B, H, W, 3)`. With motion compensation, it is already decoded."""
@@ -273,9 +277,49 @@ class WorldModel(
         Raises:
             WorldError: the action is invalid, or `reset` was not called.
         """
-        dream = self._played()
-        action_B = self._latent_actions(action, (len(dream),) if self._batched else ()).reshape(-1)
-        return self._shown(dream.step(self, action_B))
+        action_B = self.pressed(action)
+        return self._shown(self._played().step(self, action_B))
+
+    @staticmethod
+    @torch.inference_mode()
+    def step_together(worlds: Sequence["WorldModel"], actions: Sequence[int | np.ndarray]) -> list[np.ndarray]:
+        """Steps many forks of one world, as `step` does with each, but as one batch where their dreams can be joined.
+
+        Dreams can be joined if their worlds have the same sampling settings, and if they remember the same number of
+        frames: from `context_frames` frames on, whatever they started from, they do. A dream is the same in any company,
+        up to rounding: each draws from a generator of its own.
+
+        Args:
+            worlds: the forks, all different.
+            actions: the argument of `step` for each.
+
+        Returns:
+            The next frame, or frames, of each.
+
+        Raises:
+            WorldError: an action is invalid, or `reset` of a world was not called; no world is stepped.
+        """
+        action_B_of_each = [world.pressed(action) for world, action in zip(worlds, actions, strict=True)]
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index, world in enumerate(worlds):
+            groups[world.sampling, world._played().layout].append(index)
+        frames: dict[int, np.ndarray] = {}
+        for members in groups.values():
+            together = Dream.joined([worlds[index]._played() for index in members])
+            together.step(worlds[members[0]], torch.cat([action_B_of_each[index] for index in members]))
+            for index, dream in zip(members, together.split(), strict=True):
+                worlds[index]._dream = dream
+                frames[index] = worlds[index]._shown(dream.frame_BHWC)
+        return [frames[index] for index in range(len(worlds))]
+
+    def pressed(self, action: int | np.ndarray) -> torch.Tensor:
+        """The latent actions `(B,)` of an argument of `step`.
+
+        Raises:
+            WorldError: as `step`.
+        """
+        shape = (len(self._played()),) if self._batched else ()
+        return self._latent_actions(action, shape).reshape(-1)
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
         """The latent action that stands for an effective action now; it depends on the past.

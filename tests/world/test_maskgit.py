@@ -29,7 +29,7 @@ def memory(dynamics):
 
 def sample(dynamics, memory, num_steps=4, temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator).last_BN
+    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, [generator]).last_BN
 
 
 class Dice:
@@ -106,7 +106,7 @@ def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     generator = torch.Generator().manual_seed(0)
     dice = Dice()
     memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator).last_BN
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, [generator]).last_BN
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
 
@@ -121,5 +121,5 @@ def test_an_impossible_token_is_never_drawn():
     dice = Dice()
     dice.logits_K = torch.tensor([-torch.inf, 0.0, -torch.inf])
     memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, torch.Generator()).last_BN
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, [torch.Generator()]).last_BN
     assert torch.equal(tokens_BN, torch.ones_like(tokens_BN))
