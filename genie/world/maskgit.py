@@ -1,6 +1,6 @@
 """MaskGIT sampling: samples all tokens of a frame in a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
 
-Axes: `B` batch, `N` tokens per frame, `K` codes, `R` rows of a chunk of `B N`.
+Axes: `B` batch, `N` tokens per frame, `K` codes, `M` tokens drawn at once, `R` those of a row or of a chunk.
 """
 
 import math
@@ -67,31 +67,37 @@ def sample_frame(
     Returns:
         The memory extended by this frame; `last_BN` are its tokens, int64 in [0, K).
     """
-    device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
-    tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
-    ranks = [torch.randperm(dynamics.num_tokens, generator=each, device=device) for each in generators]
-    rank_BN = torch.stack(ranks).repeat_interleave(len(action_B) // len(generators), dim=0)
-    memory = dynamics.expect(memory, action_B)
-    for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
+    num_tokens, device = dynamics.num_tokens, action_B.device
+    tokens_BN = torch.full((len(action_B), num_tokens), dynamics.mask_token, device=device)
+    ranks = [torch.randperm(num_tokens, generator=each, device=device) for each in generators]
+    order_BN = torch.stack(ranks).argsort(descending=True).repeat_interleave(len(action_B) // len(generators), dim=0)
+    memory, num_revealed = dynamics.expect(memory, action_B), 0
+    for num_masked in num_masked_after(num_tokens, num_steps):
         logits_BNK, memory = dynamics.predict(tokens_BN, memory)
-        drawn_BN = _draw(logits_BNK, temperature, generators)
-        reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_BN >= num_masked)
-        tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
+        places_BR = order_BN[:, num_revealed : num_tokens - num_masked]
+        tokens_BN = tokens_BN.scatter(1, places_BR, _draw(logits_BNK, places_BR, temperature, generators))
+        num_revealed = num_tokens - num_masked
     return dynamics.append(tokens_BN, memory)
 
 
 def _draw(
-    logits_BNK: torch.Tensor, temperature: float, generators: Sequence[torch.Generator | None]
+    logits_BNK: torch.Tensor,
+    places_BR: torch.Tensor,
+    temperature: float,
+    generators: Sequence[torch.Generator | None],
 ) -> torch.Tensor:
+    """Draws the tokens at R places of each row."""
+    (num_rows, num_tokens, num_codes), device = logits_BNK.shape, logits_BNK.device
+    index_M = (torch.arange(num_rows, device=device).unsqueeze(1) * num_tokens + places_BR).flatten()
+    logits_MK = logits_BNK.flatten(0, 1)[index_M]
     if temperature == 0:
-        return logits_BNK.argmax(-1)
+        return logits_MK.argmax(-1).view(places_BR.shape)
     # Inverse transform sampling: looks up one uniform number per token in the cumulative probabilities. This is exact,
     # and needs neither noise for each code nor a round trip to the host.
-    (num_rows, num_tokens, num_codes), device = logits_BNK.shape, logits_BNK.device
     shape = (num_rows // len(generators), num_tokens, 1)
     uniform_BN1 = torch.cat([torch.rand(shape, generator=each, device=device) for each in generators])
     drawn = []
-    for logits_RK, uniform_R1 in chunks(logits_BNK.flatten(0, 1), uniform_BN1.flatten(0, 1), width=num_codes):
+    for logits_RK, uniform_R1 in chunks(logits_MK, uniform_BN1.flatten(0, 1)[index_M], width=num_codes):
         summed_RK = (logits_RK / temperature).softmax(-1).cumsum(-1)
         drawn.append(torch.searchsorted(summed_RK, uniform_R1 * summed_RK[:, -1:], right=True))
-    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if a product rounds to the sum
+    return torch.cat(drawn).view(places_BR.shape).clamp_max(num_codes - 1)  # if a product rounds to the sum
