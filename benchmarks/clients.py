@@ -78,8 +78,7 @@ def main() -> None:
         for num_clients in NUM_CLIENTS:
             rates = asyncio.run(measure_clients(address, num_clients))
             print(
-                f"{num_clients} clients: {sum(rates):.1f} frames/s in all, "
-                f"{min(rates):.2f} to {max(rates):.2f} each",
+                f"{num_clients} clients: {sum(rates):.1f} frames/s in all, {min(rates):.2f} to {max(rates):.2f} each",
                 flush=True,
             )
 

@@ -33,10 +33,11 @@ class PressQueue:
     Args:
         thread: executor of the one thread that runs all models.
         max_batch: largest number of presses in a batch.
+        num_threads: threads that step the dreams of a batch.
     """
 
-    def __init__(self, thread: ThreadPoolExecutor, max_batch: int):
-        self._thread, self._max_batch = thread, max_batch
+    def __init__(self, thread: ThreadPoolExecutor, max_batch: int, num_threads: int):
+        self._thread, self._max_batch, self._num_threads = thread, max_batch, num_threads
         self._waiting: deque[Waiting] = deque()
         self._came = asyncio.Event()
         self._answering: asyncio.Task | None = None
@@ -82,7 +83,8 @@ class PressQueue:
         start = time.perf_counter()
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
         try:
-            replies = press_together([waiting.session for waiting in batch], [waiting.message for waiting in batch])
+            sessions, messages = [waiting.session for waiting in batch], [waiting.message for waiting in batch]
+            replies = press_together(sessions, messages, self._num_threads)
         except Exception as fault:
             replies = [fault] * len(batch)
         answers = [(waiting.answer, reply) for waiting, reply in zip(batch, replies, strict=True)]

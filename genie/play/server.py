@@ -54,14 +54,17 @@ class Arcade:
     Args:
         world: the world, of which each client plays a fork.
         game: params of the real game.
+        num_threads: threads that step the dreams of a batch.
     """
 
-    def __init__(self, world: WorldModel, game: CollectParams):
+    def __init__(self, world: WorldModel, game: CollectParams, num_threads: int):
         self._world, self._game = world, game
         self._stepping = ThreadPoolExecutor(1, "stepping")
         self._encoding = ThreadPoolExecutor(1, "encoding")
         # A GPU steps all clients at once.
-        self._presses = PressQueue(self._stepping, MAX_BATCH if world.device.type == "cpu" else MAX_CLIENTS)
+        self._presses = PressQueue(
+            self._stepping, MAX_BATCH if world.device.type == "cpu" else MAX_CLIENTS, num_threads
+        )
         self.num_clients = self._num_uploads = 0
 
     async def play(self, socket: WebSocket) -> None:

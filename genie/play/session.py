@@ -30,6 +30,7 @@ from genie.play.messages import (
     reply,
 )
 from genie.play.recording import MAX_FRAMES, Recording
+from genie.world.batching import step_together
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
@@ -191,15 +192,22 @@ class Session:
             raise MessageError("nothing is played yet: start from a prompt, a level or a picture")
 
 
-def press_together(sessions: Sequence[Session], messages: Sequence[Press | Steer]) -> list[bytes | Exception]:
+def press_together(
+    sessions: Sequence[Session], messages: Sequence[Press | Steer], num_threads: int = 1
+) -> list[bytes | Exception]:
     """Answers one press of each of many sessions of one world, whose dreams are stepped as a batch.
+
+    Args:
+        sessions: the sessions, all different.
+        messages: the press of each.
+        num_threads: threads that step the dreams.
 
     Returns:
         The reply to each, or the error that it ended in. An error of one leaves the others as they are.
     """
     pressed = [_attempt(session._latent_action, message) for session, message in zip(sessions, messages, strict=True)]
     actions = {index: action for index, action in enumerate(pressed) if isinstance(action, int)}
-    frames = WorldModel.step_together([sessions[index]._world for index in actions], list(actions.values()))
+    frames = step_together([sessions[index]._world for index in actions], list(actions.values()), num_threads)
     answers = {
         index: _attempt(sessions[index]._stepped, messages[index], action, frame_HWC)
         for (index, action), frame_HWC in zip(actions.items(), frames, strict=True)

@@ -4,7 +4,6 @@ Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` toke
 effective actions.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -217,9 +216,7 @@ class WorldModel(
             led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
-    def advance(
-        self, memory: Memory, action_B: torch.Tensor, generators: Sequence[torch.Generator | None]
-    ) -> Memory:
+    def advance(self, memory: Memory, action_B: torch.Tensor, generators: Sequence[torch.Generator | None]) -> Memory:
         """The memory extended by the next frame, sampled given the latent actions that lead to it. Each generator is
         the source of randomness of an equal number of consecutive worlds."""
         steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
@@ -277,40 +274,39 @@ class WorldModel(
         Raises:
             WorldError: the action is invalid, or `reset` was not called.
         """
-        action_B = self.pressed(action)
-        return self._shown(self._played().step(self, action_B))
+        return self.step_batch([self], [action])[0]
 
     @staticmethod
     @torch.inference_mode()
-    def step_together(worlds: Sequence["WorldModel"], actions: Sequence[int | np.ndarray]) -> list[np.ndarray]:
-        """Steps many forks of one world, as `step` does with each, but as one batch where their dreams can be joined.
-
-        Dreams can be joined if their worlds have the same sampling settings, and if they remember the same number of
-        frames: from `context_frames` frames on, whatever they started from, they do. A dream is the same in any company,
-        up to rounding: each draws from a generator of its own.
+    def step_batch(worlds: Sequence["WorldModel"], actions: Sequence[int | np.ndarray]) -> list[np.ndarray]:
+        """Steps forks of one world, whose `layout` is equal, in one forward pass; each as `step` does, up to rounding.
 
         Args:
             worlds: the forks, all different.
             actions: the argument of `step` for each.
 
         Returns:
-            The next frame, or frames, of each.
+            What `step` returns, for each.
 
         Raises:
-            WorldError: an action is invalid, or `reset` of a world was not called; no world is stepped.
+            WorldError: as `step`; no world is stepped.
         """
-        action_B_of_each = [world.pressed(action) for world, action in zip(worlds, actions, strict=True)]
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for index, world in enumerate(worlds):
-            groups[world.sampling, world._played().layout].append(index)
-        frames: dict[int, np.ndarray] = {}
-        for members in groups.values():
-            together = Dream.joined([worlds[index]._played() for index in members])
-            together.step(worlds[members[0]], torch.cat([action_B_of_each[index] for index in members]))
-            for index, dream in zip(members, together.split(), strict=True):
-                worlds[index]._dream = dream
-                frames[index] = worlds[index]._shown(dream.frame_BHWC)
-        return [frames[index] for index in range(len(worlds))]
+        action_M = torch.cat([world.pressed(action) for world, action in zip(worlds, actions, strict=True)])
+        together = Dream.joined([world._played() for world in worlds])
+        together.step(worlds[0], action_M)
+        for world, dream in zip(worlds, together.split(), strict=True):
+            world._dream = dream
+        return [world._shown(world._played().frame_BHWC) for world in worlds]
+
+    @property
+    def layout(self) -> Hashable:
+        """Forks of one world can be stepped as a batch if their layouts are equal: if they have the same sampling
+        settings, and remember the same number of frames, which is `context_frames` once that many were seen.
+
+        Raises:
+            WorldError: `reset` was not called.
+        """
+        return self.sampling, self._played().layout
 
     def pressed(self, action: int | np.ndarray) -> torch.Tensor:
         """The latent actions `(B,)` of an argument of `step`.

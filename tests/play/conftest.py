@@ -59,7 +59,7 @@ class CountingArcade(Arcade):
 
 @pytest.fixture(scope="package")
 def arcade(shared_world, tiny_params):
-    return CountingArcade(shared_world, tiny_params.collect)
+    return CountingArcade(shared_world, tiny_params.collect, num_threads=2)
 
 
 @pytest.fixture(scope="package")
