@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genie.models import chunks
+from genie.models.batch_axis import split
 from genie.models.dynamics import Dynamics
 from genie.world.maskgit import num_masked_after, sample_frame
 from tests.configs import dynamics_config
@@ -69,6 +70,17 @@ def test_no_mask_token_is_left(num_steps, temperature, dynamics, memory):
 def test_a_seed_decides_the_frame(dynamics, memory):
     assert torch.equal(sample(dynamics, memory, seed=1), sample(dynamics, memory, seed=1))
     assert not torch.equal(sample(dynamics, memory, seed=1), sample(dynamics, memory, seed=2))
+
+
+def test_each_generator_draws_what_it_draws_alone(dynamics, memory):
+    def sampled(memory, rows, seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return sample_frame(dynamics, memory, ACTION_B[rows], 4, 1.0, generators).last_BN
+
+    together = sampled(memory, slice(None), (5, 6, 5))
+    for row, seed in enumerate((5, 6, 5)):
+        alone = split(memory, BATCH)[row]
+        assert torch.equal(together[row], sampled(alone, slice(row, row + 1), [seed])[0])
 
 
 def test_one_step_without_temperature_is_the_argmax(dynamics, memory):
