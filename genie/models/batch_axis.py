@@ -4,7 +4,7 @@ A state is a tensor whose first axis is the batch, None, or a list, tuple or nam
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,12 +31,12 @@ def split(state: State, num_parts: int) -> list[State]:
     return [_combine(lambda tensors, index=index: part(tensors[0], index), [state]) for index in range(num_parts)]
 
 
-def _combine(combine: Callable[[Sequence[torch.Tensor]], torch.Tensor], states: Sequence) -> ...:
+def _combine(combine: Callable[[list[torch.Tensor]], torch.Tensor], states: Sequence) -> Any:
     """The state whose every tensor is combined from the corresponding tensors of the given states."""
     first = states[0]
     if first is None:
         return None
     if isinstance(first, torch.Tensor):
-        return combine(states)
+        return combine(list(states))
     parts = [_combine(combine, of_part) for of_part in zip(*states, strict=True)]
     return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
