@@ -71,9 +71,10 @@ lint: $(INSTALLED_DEV) ## Set up, then check style and types only
 	ruff format --check .
 	pyright
 
-bench: $(INSTALLED_DEV) ## Measure speed and memory of each part, then play the world in Chromium (WORLD=folder for another)
+bench: $(INSTALLED_DEV) ## Measure speed and memory of each part, then of play (WORLD=folder for another world)
 	genie bench $(WORLD:%=--world %)
 	python -m benchmarks.play $(WORLD:%=--world %)
+	python -m benchmarks.clients $(WORLD:%=--world %)
 
 pictures: $(INSTALLED_DEV) ## Rebuild the pictures of the page in docs/, of the shipped world (WORLD=folder for another)
 	python -m benchmarks.pictures $(WORLD:%=--world %)

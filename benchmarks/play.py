@@ -1,4 +1,4 @@
-"""Measures how fast a world plays in a browser; the second half of `make bench`."""
+"""Measures how fast a world plays in a browser; a part of `make bench`."""
 
 import argparse
 import random

@@ -166,7 +166,10 @@ def play(
         genie play --world data/models
     """
     with faults_in_one_line("genie play"):
-        from genie.play.opening import open_world  # here, since torch takes seconds that `--help` need not
+        from genie.play.opening import (  # here, since torch takes seconds that `--help` need not
+            batch_threads,
+            open_world,
+        )
 
         params = find_params()
         opened = open_world(world, params)
@@ -177,7 +180,7 @@ def play(
         else:
             from genie.play.server import Arcade, serve
 
-            serve(Arcade(opened, params.collect), host, port, open_page)
+            serve(Arcade(opened, params.collect, batch_threads(params.runtime)), host, port, open_page)
 
 
 @app.command()

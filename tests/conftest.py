@@ -169,6 +169,17 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
     return WorldModel(tokenizer, dynamics, steering, sampling, buttons, prompts)
 
 
+@pytest.fixture(scope="session")
+def uncompensated_world(shared_world, tiny_params, scrambled) -> WorldModel:
+    """`shared_world` with a dynamics model without motion compensation, and random sampling."""
+    params = tiny_params.dynamics.model_copy(update={"motion_compensation": False})
+    tokenizer, steering = shared_world.tokenizer, shared_world.steering
+    known = {"num_codes": tokenizer.num_codes, "grid": tokenizer.grid, "num_actions": shared_world.num_actions}
+    dynamics = scrambled(build_dynamics(params, **known))
+    sampling = Sampling(maskgit_steps=2, temperature=1.0)
+    return WorldModel(tokenizer, dynamics, steering, sampling, shared_world.buttons, shared_world.prompts)
+
+
 @pytest.fixture
 def pipeline(shared_world, coinrun, tiny_tree, tmp_path, monkeypatch) -> Path:
     """A working directory as the pipeline leaves it, with `shared_world` and without metrics."""

@@ -14,7 +14,7 @@ predicted displacement. Before training, its logits favour that token (`genie.mo
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -164,7 +164,8 @@ class Dynamics(nn.Module):
             tokens_BTN: tokens of the frames, T >= 1.
             led_to_BT: the action that led to each frame; `no_action` where it is unknown.
         """
-        memory = Memory([], torch.full_like(tokens_BTN[:, 0], self.mask_token), tokens_BTN, led_to_BT)
+        unknown_BN = torch.full_like(tokens_BTN[:, 0], self.mask_token)
+        memory = Memory([], unknown_BN, tokens_BTN, led_to_BT, torch.zeros_like(led_to_BT[:, 0]))
         if not self.compensation:
             return memory
         frames_BTHWC = self.compensation.decode(tokens_BTN)
@@ -173,7 +174,7 @@ class Dynamics(nn.Module):
         led_from_BT = F.pad(led_to_BT[:, 1:], (0, 1), value=self.no_action)
         foreseen = self.compensation(frames_BTHWC, moved_Bd, led_from_BT).after_nothing(self.mask_token)
         motion = RecentMotion(frames_BTHWC[:, -1], moved_Bd[:, -REMEMBERED:])
-        return replace(memory, foreseen=foreseen.frames(slice(-1)), motion=motion)
+        return memory._replace(foreseen=foreseen.frames(slice(-1)), motion=motion)
 
     @torch.no_grad()
     def expect(self, memory: Memory, action_B: torch.Tensor) -> Memory:
@@ -186,7 +187,7 @@ class Dynamics(nn.Module):
             frame_BHWC, moved_BRd = memory.motion
             of_next = self.compensation(frame_BHWC.unsqueeze(1), moved_BRd, action_B.unsqueeze(1))
             foreseen = memory.foreseen.then(of_next)
-        return replace(memory, led_to_BT=torch.cat([memory.led_to_BT, action_B.unsqueeze(1)], 1), foreseen=foreseen)
+        return memory._replace(led_to_BT=torch.cat([memory.led_to_BT, action_B.unsqueeze(1)], 1), foreseen=foreseen)
 
     @torch.no_grad()
     def predict(self, tokens_BN: torch.Tensor, memory: Memory) -> tuple[torch.Tensor, Memory]:
@@ -196,8 +197,7 @@ class Dynamics(nn.Module):
             Logits `(B, N, K)` of the frame, and the memory with all its frames read.
         """
         assert memory.is_awaiting, "call expect first: what is next depends on the action"
-        num_unread = memory.unread_BTN.shape[1]
-        num_past = memory.keys_values[0][0].shape[-2] if memory.keys_values else 0
+        num_past, num_unread = memory.num_past, memory.num_unread
         keep, device = self.config.context_frames, tokens_BN.device
         # The masked frame comes last, so that no clean frame sees it.
         mask_TT = causal_mask(num_past + num_unread + 1, keep, device)[num_past:]
@@ -211,19 +211,18 @@ class Dynamics(nn.Module):
         x_BTPD, seen = self._transform(
             x_BTPD,
             memory.led_to_BT,
-            torch.arange(memory.num_read, memory.num_read + num_unread + 1, device=device),
+            memory.num_read_B.unsqueeze(1) + torch.arange(num_unread + 1, device=device),
             mask_TT,
             memory.keys_values or None,
         )
         if num_unread:
             clean = [(k[..., :-1, :], v[..., :-1, :]) for k, v in seen]  # without the masked frame, which comes last
-            memory = replace(
-                memory,
+            memory = memory._replace(
                 keys_values=[(k[..., -keep:, :], v[..., -keep:, :]) for k, v in clean],
                 before_BN=memory.last_BN,
                 unread_BTN=memory.unread_BTN[:, :0],
                 led_to_BT=memory.led_to_BT[:, -1:],
-                num_read=memory.num_read + num_unread,
+                num_read_B=memory.num_read_B + num_unread,
                 foreseen=memory.foreseen and memory.foreseen.frames(slice(-1, None)),
             )
         of_it = None if foreseen_BTPE is None else foreseen_BTPE[:, -1:]
@@ -237,7 +236,7 @@ class Dynamics(nn.Module):
         if self.compensation:
             assert memory.motion is not None
             motion = memory.motion.then(self.compensation.decode(tokens_BN.unsqueeze(1))[:, 0])
-        return replace(memory, unread_BTN=torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], 1), motion=motion)
+        return memory._replace(unread_BTN=torch.cat([memory.unread_BTN, tokens_BN.unsqueeze(1)], 1), motion=motion)
 
     def read(self, memory: Memory) -> Memory:
         """The same memory with all its frames read, so that repeated predictions from it do not each read them."""
@@ -245,7 +244,7 @@ class Dynamics(nn.Module):
         nothing_B = torch.full_like(memory.before_BN[:, 0], self.no_action)
         _, read = self.predict(hidden_BN, self.expect(memory, nothing_B))
         foreseen = read.foreseen and read.foreseen.frames(slice(0))
-        return replace(read, led_to_BT=read.led_to_BT[:, :0], foreseen=foreseen)
+        return read._replace(led_to_BT=read.led_to_BT[:, :0], foreseen=foreseen)
 
     def _logits(
         self, mask_BSN: torch.Tensor, tokens_BTN: torch.Tensor, actions_BS: torch.Tensor
@@ -276,7 +275,7 @@ class Dynamics(nn.Module):
         x_BTPD, _ = self._transform(
             x_BTPD,
             torch.cat([unknown_B1, actions_BS[:, :-1], actions_BS], dim=1),
-            torch.cat([times_S, times_S + 1]),
+            torch.cat([times_S, times_S + 1]).unsqueeze(0),
             side_by_side_mask(num_steps, self.config.context_frames, actions_BS.device),
             None,
         )
@@ -293,7 +292,7 @@ class Dynamics(nn.Module):
         self,
         x_BTPD: torch.Tensor,
         led_to_BT: torch.Tensor,
-        times_T: torch.Tensor,
+        times_BT: torch.Tensor,
         mask_TT: torch.Tensor | None,
         past: list[KeyValue] | None,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
@@ -309,7 +308,7 @@ class Dynamics(nn.Module):
             x_BTPD = x_BTPD + action_BT1D
         else:
             x_BTPD = torch.cat([action_BT1D, x_BTPD], dim=2)
-        x_BTPD, seen = self.transformer(x_BTPD, times_T, mask_TT, condition_BTD, past)
+        x_BTPD, seen = self.transformer(x_BTPD, times_BT, mask_TT, condition_BTD, past)
         return x_BTPD[:, :, -len(self.place) :], seen
 
     def _patches(self, tokens_BTN: torch.Tensor) -> torch.Tensor:

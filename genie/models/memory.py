@@ -3,7 +3,7 @@
 Axes: `B` worlds, `T` frames, `N` tokens per frame, `C` context frames.
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,8 +12,7 @@ from genie.models.recent_motion import RecentMotion
 from genie.models.st_transformer import KeyValue
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """The past as the dynamics model sees it; made by `Dynamics.remember`.
 
     Sliding window: a frame's keys and values are computed once, when the frame is read, from the C frames before it.
@@ -25,7 +24,8 @@ class Memory:
         before_BN: tokens of the last frame read; mask tokens at the beginning.
         unread_BTN: tokens of the frames not yet read.
         led_to_BT: the action that led to each unread frame, and to the next frame if it is awaited.
-        num_read: total number of frames read, which is the time of the first unread frame.
+        num_read_B: total number of frames read, which is the time of the first unread frame. The worlds of a batch may
+            have started at different times.
         foreseen: with motion compensation, the prediction of each of these frames from the frame before it.
         motion: with motion compensation, the recent motion from which the next frame is predicted.
     """
@@ -34,7 +34,7 @@ class Memory:
     before_BN: torch.Tensor
     unread_BTN: torch.Tensor
     led_to_BT: torch.Tensor
-    num_read: int = 0
+    num_read_B: torch.Tensor
     foreseen: Foreseen | None = None
     motion: RecentMotion | None = None
 
@@ -48,18 +48,12 @@ class Memory:
         """Whether the next frame is awaited: the action that leads to it is known."""
         return self.led_to_BT.shape[1] > self.unread_BTN.shape[1]
 
-    def repeated(self, times: int) -> "Memory":
-        """The memory with each world repeated `times` times in a row."""
+    @property
+    def num_past(self) -> int:
+        """Number of frames whose keys and values are kept."""
+        return self.keys_values[0][0].shape[-2] if self.keys_values else 0
 
-        def many(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.repeat_interleave(times, dim=0)
-
-        return replace(
-            self,
-            keys_values=[(many(k), many(v)) for k, v in self.keys_values],
-            before_BN=many(self.before_BN),
-            unread_BTN=many(self.unread_BTN),
-            led_to_BT=many(self.led_to_BT),
-            foreseen=self.foreseen and Foreseen(*map(many, self.foreseen)),
-            motion=self.motion and self.motion.repeated(times),
-        )
+    @property
+    def num_unread(self) -> int:
+        """Number of frames not yet read."""
+        return self.unread_BTN.shape[1]

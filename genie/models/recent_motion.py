@@ -44,10 +44,6 @@ class RecentMotion(NamedTuple):
         moved_B1d = measure(torch.stack([self.frame_BHWC, frame_BHWC], dim=1))
         return RecentMotion(frame_BHWC, torch.cat([self.moved_BRd[:, 1:], moved_B1d], dim=1))
 
-    def repeated(self, times: int) -> "RecentMotion":
-        """Recent motion with each world repeated `times` times in a row."""
-        return RecentMotion(*(part.repeat_interleave(times, dim=0) for part in self))
-
 
 @torch.no_grad()
 def observe_motion(frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -88,11 +88,11 @@ class TemporalAttention(Attention):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(
-        self, x_BTND: torch.Tensor, times_T: torch.Tensor, mask_TT: torch.Tensor | None, past: KeyValue | None
+        self, x_BTND: torch.Tensor, times_BT: torch.Tensor, mask_TT: torch.Tensor | None, past: KeyValue | None
     ) -> tuple[torch.Tensor, KeyValue]:
         """Returns the output and all keys and values, those of the past first, each `(B, N, H, P+T, D/H)`."""
         q, k, v = self.heads(rearrange(x_BTND, "b t n d -> b n t d"))
-        angles = times_T.float().unsqueeze(-1) * self.frequencies
+        angles = times_BT[:, None, None, :, None].float() * self.frequencies
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if past is not None:
@@ -147,16 +147,16 @@ class STBlock(nn.Module):
     def forward(
         self,
         x_BTND: torch.Tensor,
-        times_T: torch.Tensor,
+        times_BT: torch.Tensor,
         mask_TT: torch.Tensor | None = None,
         condition_BTD: torch.Tensor | None = None,
         past: KeyValue | None = None,
     ) -> tuple[torch.Tensor, KeyValue]:
-        """Transforms `x (B, T, N, D)` of frames at integer `times_T`.
+        """Transforms `x (B, T, N, D)` of frames at integer `times_BT`.
 
         Args:
             x_BTND: tokens.
-            times_T: time index of each frame; only differences matter.
+            times_BT: time index of each frame, `(B, T)`, or `(1, T)` if it is that of all; only differences matter.
             mask_TT: True where a frame (row) attends to a frame (column); None: no masking. With `past`, the columns
                 are the P past frames followed by the T given frames.
             condition_BTD: condition of conditioned blocks, one vector per frame.
@@ -168,7 +168,7 @@ class STBlock(nn.Module):
         sublayers = self.modulation(condition_BTD) if self.modulation else [None] * 3
         attended = self.spatial(self._enter(x_BTND, 0, sublayers))
         x_BTND = self._leave(x_BTND, attended, sublayers[0])
-        attended, seen = self.temporal(self._enter(x_BTND, 1, sublayers), times_T, mask_TT, past)
+        attended, seen = self.temporal(self._enter(x_BTND, 1, sublayers), times_BT, mask_TT, past)
         x_BTND = self._leave(x_BTND, attended, sublayers[1])
         mixed = self.mlp(self._enter(x_BTND, 2, sublayers))
         return self._leave(x_BTND, mixed, sublayers[2]), seen
@@ -195,7 +195,7 @@ class STTransformer(nn.Module):
     def forward(
         self,
         x_BTND: torch.Tensor,
-        times_T: torch.Tensor,
+        times_BT: torch.Tensor,
         mask_TT: torch.Tensor | None = None,
         condition_BTD: torch.Tensor | None = None,
         past: list[KeyValue] | None = None,
@@ -203,6 +203,6 @@ class STTransformer(nn.Module):
         """Same as `STBlock.forward`, with one entry per layer in `past` and in the returned keys and values."""
         seen = []
         for index, block in enumerate(self.blocks):
-            x_BTND, key_value = block(x_BTND, times_T, mask_TT, condition_BTD, past[index] if past else None)
+            x_BTND, key_value = block(x_BTND, times_BT, mask_TT, condition_BTD, past[index] if past else None)
             seen.append(key_value)
         return x_BTND, seen

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from genie.core.params import Params
+from genie.core.params import Params, RuntimeParams
 from genie.distributed.devices import keep_freed_memory, resolve_device
 from genie.distributed.processes import num_threads
 from genie.models.checkpoint import CONFIG
@@ -42,6 +42,12 @@ def open_world(source: str | None, params: Params) -> WorldModel:
         world.prompts = _held_out_prompts(world, params.evaluate.horizon)
         return world
     return WorldModel.from_pretrained(source, device)
+
+
+def batch_threads(runtime: RuntimeParams) -> int:
+    """Threads that step the worlds of a batch, each with as many cores as `open_world` set: one, or two on two cores,
+    where a single world leaves one core to the page."""
+    return max(1, num_threads(runtime) // torch.get_num_threads()) if resolve_device(runtime).type == "cpu" else 1
 
 
 def _held_out_prompts(world: WorldModel, horizon: int) -> tuple[Prompt, ...]:

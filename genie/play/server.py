@@ -1,7 +1,8 @@
 """The web server: serves the page, one WebSocket per client, and an endpoint that converts pictures to frames.
 
-All worlds share their weights and one thread that steps them in the order of requests. Each client has at most one
-message in that queue, so clients share the thread fairly, and the event loop stays free. A second thread opens pictures
+All worlds share their weights and one thread that runs all models in the order of requests, where presses that wait are
+answered as a batch (`genie.play.press_queue`). Each client has at most one message in that queue, so clients share the
+thread fairly, and the event loop stays free. A second thread opens pictures
 and encodes recordings, one at a time, which bounds their memory.
 """
 
@@ -22,14 +23,15 @@ from fastapi.requests import HTTPConnection
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from genie.core.params import CollectParams
-from genie.play.messages import MAX_MESSAGE_BYTES, MessageError, Save, parse_frame, parse_message, reply
+from genie.play.messages import MAX_MESSAGE_BYTES, MessageError, Press, Save, Steer, parse_frame, parse_message, reply
+from genie.play.press_queue import MAX_BATCH, PressQueue
 from genie.play.recording import RecordingError
 from genie.play.session import Session
 from genie.world.prompts import Prompt, PromptError, read_picture
 from genie.world.world_model import WorldError, WorldModel
 
 PAGE = Path(__file__).with_name("page.html")
-MAX_CLIENTS = 32
+MAX_CLIENTS = 64
 MAX_UPLOADS = 4  # at the same time
 MAX_PICTURE_BYTES = 16 * 2**20
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -52,12 +54,17 @@ class Arcade:
     Args:
         world: the world, of which each client plays a fork.
         game: params of the real game.
+        num_threads: threads that step the dreams of a batch.
     """
 
-    def __init__(self, world: WorldModel, game: CollectParams):
+    def __init__(self, world: WorldModel, game: CollectParams, num_threads: int):
         self._world, self._game = world, game
         self._stepping = ThreadPoolExecutor(1, "stepping")
         self._encoding = ThreadPoolExecutor(1, "encoding")
+        # A GPU steps all clients at once.
+        self._presses = PressQueue(
+            self._stepping, MAX_BATCH if world.device.type == "cpu" else MAX_CLIENTS, num_threads
+        )
         self.num_clients = self._num_uploads = 0
 
     async def play(self, socket: WebSocket) -> None:
@@ -107,6 +114,8 @@ class Arcade:
                 prompt = Prompt(parse_frame(received["bytes"])[None], None, "a picture")
                 return await _run(self._stepping, session.start, prompt)
             message = parse_message(received["text"])
+            if isinstance(message, Press | Steer):
+                return await self._presses.answer(session, message)
             thread = self._encoding if isinstance(message, Save) else self._stepping
             return await _run(thread, session.answer, message)
         except (MessageError, WorldError, RecordingError) as fault:

@@ -3,9 +3,10 @@
 Legend: `T` frames, `A` latent actions, `H W C` pixels, uint8 RGB.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,11 +30,14 @@ from genie.play.messages import (
     reply,
 )
 from genie.play.recording import MAX_FRAMES, Recording
+from genie.world.batching import step_together
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
 if TYPE_CHECKING:
     from genie.sources.twin import RealGame
+
+Result = TypeVar("Result")
 
 
 class Session:
@@ -93,12 +97,11 @@ class Session:
                 if self._twin:
                     self._twin.again()
                 return self._reset()
-            case Press(action=action):
-                return self._step(action, None)
-            case Steer(effect=effect):
-                self._need_start()
-                index = EFFECTIVE_ACTIONS.index(effect)
-                return self._step(cast(int, self._world.steer(index)), index)
+            case Press() | Steer():
+                (answered,) = press_together([self], [message])
+                if isinstance(answered, Exception):
+                    raise answered
+                return answered
             case Settings():
                 self._settings, self._world.sampling = message, message.sampling
                 return reply("settings")
@@ -141,13 +144,26 @@ class Session:
         self._step_count = 0
         return self._show(frame_HWC, prompt.frames_THWC[-1] if self._twin else None, pressed=None, **facts)
 
-    def _step(self, action: int, effect: int | None) -> bytes:
+    def _latent_action(self, message: Press | Steer) -> int:
+        """The latent action that a message presses now.
+
+        Raises:
+            MessageError, WorldError: it cannot be pressed.
+        """
         self._need_start()
-        frame_HWC = self._world.step(action)
+        if isinstance(message, Steer):
+            return cast(int, self._world.steer(EFFECTIVE_ACTIONS.index(message.effect)))
+        self._world.pressed(message.action)
+        return message.action
+
+    def _stepped(self, message: Press | Steer, action: int, frame_HWC: np.ndarray) -> bytes:
+        """The reply to a message that pressed a latent action, which led to a frame."""
         self._step_count += 1
         if not self._twin:
             return self._show(frame_HWC, None, pressed=action)
-        real_HWC, ended = self._twin.step(self._world.buttons[action].effect if effect is None else effect)
+        steered = isinstance(message, Steer)
+        effect = EFFECTIVE_ACTIONS.index(message.effect) if steered else self._world.buttons[action].effect
+        real_HWC, ended = self._twin.step(effect)
         if ended:
             return self._start_level(self._twin, twin=True, ended=True)
         return self._show(frame_HWC, real_HWC, pressed=action)
@@ -174,6 +190,36 @@ class Session:
     def _need_start(self) -> None:
         if self._prompt is None:
             raise MessageError("nothing is played yet: start from a prompt, a level or a picture")
+
+
+def press_together(
+    sessions: Sequence[Session], messages: Sequence[Press | Steer], num_threads: int = 1
+) -> list[bytes | Exception]:
+    """Answers one press of each of many sessions of one world, whose dreams are stepped as a batch.
+
+    Args:
+        sessions: the sessions, all different.
+        messages: the press of each.
+        num_threads: threads that step the dreams.
+
+    Returns:
+        The reply to each, or the error that it ended in. An error of one leaves the others as they are.
+    """
+    pressed = [_attempt(session._latent_action, message) for session, message in zip(sessions, messages, strict=True)]
+    actions = {index: action for index, action in enumerate(pressed) if isinstance(action, int)}
+    frames = step_together([sessions[index]._world for index in actions], list(actions.values()), num_threads)
+    answers = {
+        index: _attempt(sessions[index]._stepped, messages[index], action, frame_HWC)
+        for (index, action), frame_HWC in zip(actions.items(), frames, strict=True)
+    }
+    return [answers.get(index, fault) for index, fault in enumerate(pressed)]  # pyright: ignore[reportReturnType]
+
+
+def _attempt(call: Callable[..., Result], *arguments) -> Result | Exception:
+    try:
+        return call(*arguments)
+    except Exception as fault:
+        return fault
 
 
 def _simulator_is_installed() -> bool:

@@ -1,9 +1,10 @@
 """MaskGIT sampling: samples all tokens of a frame in a few parallel steps (MaskGIT, arXiv 2202.04200, section 3.2).
 
-Axes: `B` batch, `N` tokens per frame, `K` codes, `R` rows of a chunk of `B N`.
+Axes: `B` batch, `N` tokens per frame, `K` codes, `M` tokens drawn at once, `R` those of a row or of a chunk.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +48,12 @@ def sample_frame(
     action_B: torch.Tensor,
     num_steps: int,
     temperature: float,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator | None] = (None,),
 ) -> Memory:
     """Samples the frame after those in memory: all its tokens start masked, and each step reveals some.
 
     Tokens are revealed in random order: the usual order, most confident first, tends to copy the last frame. All
-    rows share the order, so that at temperature 0 rows differ only by their past and their action.
+    rows of a generator share the order, so that at temperature 0 they differ only by their past and their action.
 
     Args:
         dynamics: dynamics model in eval mode.
@@ -60,31 +61,43 @@ def sample_frame(
         action_B: latent action that leads to the frame.
         num_steps: number of MaskGIT steps.
         temperature: temperature of the tokens' distribution; 0 takes the most likely token.
-        generator: source of randomness.
+        generators: sources of randomness, each of an equal number of consecutive rows. A generator draws what it would
+            draw if its rows were sampled alone.
 
     Returns:
         The memory extended by this frame; `last_BN` are its tokens, int64 in [0, K).
     """
-    device, shape = action_B.device, (len(action_B), dynamics.num_tokens)
-    tokens_BN = torch.full(shape, dynamics.mask_token, device=device)
-    rank_N = torch.randperm(dynamics.num_tokens, generator=generator, device=device)
-    memory = dynamics.expect(memory, action_B)
-    for num_masked in num_masked_after(dynamics.num_tokens, num_steps):
+    num_tokens, device = dynamics.num_tokens, action_B.device
+    tokens_BN = torch.full((len(action_B), num_tokens), dynamics.mask_token, device=device)
+    ranks = [torch.randperm(num_tokens, generator=each, device=device) for each in generators]
+    order_BN = torch.stack(ranks).argsort(descending=True).repeat_interleave(len(action_B) // len(generators), dim=0)
+    memory, num_revealed = dynamics.expect(memory, action_B), 0
+    for num_masked in num_masked_after(num_tokens, num_steps):
         logits_BNK, memory = dynamics.predict(tokens_BN, memory)
-        drawn_BN = _draw(logits_BNK, temperature, generator)
-        reveal_BN = (tokens_BN == dynamics.mask_token) & (rank_N >= num_masked)
-        tokens_BN = torch.where(reveal_BN, drawn_BN, tokens_BN)
+        places_BR = order_BN[:, num_revealed : num_tokens - num_masked]
+        tokens_BN = tokens_BN.scatter(1, places_BR, _draw(logits_BNK, places_BR, temperature, generators))
+        num_revealed = num_tokens - num_masked
     return dynamics.append(tokens_BN, memory)
 
 
-def _draw(logits_BNK: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
+def _draw(
+    logits_BNK: torch.Tensor,
+    places_BR: torch.Tensor,
+    temperature: float,
+    generators: Sequence[torch.Generator | None],
+) -> torch.Tensor:
+    """Draws the tokens at R places of each row."""
+    (num_rows, num_tokens, num_codes), device = logits_BNK.shape, logits_BNK.device
+    index_M = (torch.arange(num_rows, device=device).unsqueeze(1) * num_tokens + places_BR).flatten()
+    logits_MK = logits_BNK.flatten(0, 1)[index_M]
     if temperature == 0:
-        return logits_BNK.argmax(-1)
+        return logits_MK.argmax(-1).view(places_BR.shape)
     # Inverse transform sampling: looks up one uniform number per token in the cumulative probabilities. This is exact,
     # and needs neither noise for each code nor a round trip to the host.
-    uniform_BN1 = torch.rand((*logits_BNK.shape[:-1], 1), generator=generator, device=logits_BNK.device)
-    drawn, num_codes = [], logits_BNK.shape[-1]
-    for logits_RK, uniform_R1 in chunks(logits_BNK.flatten(0, 1), uniform_BN1.flatten(0, 1), width=num_codes):
+    shape = (num_rows // len(generators), num_tokens, 1)
+    uniform_BN1 = torch.cat([torch.rand(shape, generator=each, device=device) for each in generators])
+    drawn = []
+    for logits_RK, uniform_R1 in chunks(logits_MK, uniform_BN1.flatten(0, 1)[index_M], width=num_codes):
         summed_RK = (logits_RK / temperature).softmax(-1).cumsum(-1)
         drawn.append(torch.searchsorted(summed_RK, uniform_R1 * summed_RK[:, -1:], right=True))
-    return torch.cat(drawn).view(logits_BNK.shape[:-1]).clamp_max(num_codes - 1)  # if a product rounds to the sum
+    return torch.cat(drawn).view(places_BR.shape).clamp_max(num_codes - 1)  # if a product rounds to the sum

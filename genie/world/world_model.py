@@ -4,7 +4,7 @@ Axes: `B` batch, `T` prompt frames, `S` dreamed frames, `H W C` pixels, `N` toke
 effective actions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -198,7 +198,7 @@ class WorldModel(
         """
         memory = self.remember(frames_BTHWC, prompt_actions_BS)
         for action_B in actions_BS.unbind(1):
-            memory = self.advance(memory, action_B, generator)
+            memory = self.advance(memory, action_B, [generator])
             yield self.decode(memory)
 
     def remember(self, frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None) -> Memory:
@@ -216,10 +216,11 @@ class WorldModel(
             led_to_BT[:, 1:] = actions_BS[:, -(num_frames - 1) :]
         return self.dynamics.remember(tokens_BTN, led_to_BT)
 
-    def advance(self, memory: Memory, action_B: torch.Tensor, generator: torch.Generator | None) -> Memory:
-        """The memory extended by the next frame, sampled given the latent actions that lead to it."""
+    def advance(self, memory: Memory, action_B: torch.Tensor, generators: Sequence[torch.Generator | None]) -> Memory:
+        """The memory extended by the next frame, sampled given the latent actions that lead to it. Each generator is
+        the source of randomness of an equal number of consecutive worlds."""
         steps, temperature = self.sampling.maskgit_steps, self.sampling.temperature
-        return sample_frame(self.dynamics, memory, action_B, steps, temperature, generator)
+        return sample_frame(self.dynamics, memory, action_B, steps, temperature, generators)
 
     def decode(self, memory: Memory) -> torch.Tensor:
         """The last frame in memory, uint8 `(B, H, W, 3)`. With motion compensation, it is already decoded."""
@@ -273,9 +274,48 @@ class WorldModel(
         Raises:
             WorldError: the action is invalid, or `reset` was not called.
         """
-        dream = self._played()
-        action_B = self._latent_actions(action, (len(dream),) if self._batched else ()).reshape(-1)
-        return self._shown(dream.step(self, action_B))
+        return self.step_batch([self], [action])[0]
+
+    @staticmethod
+    @torch.inference_mode()
+    def step_batch(worlds: Sequence["WorldModel"], actions: Sequence[int | np.ndarray]) -> list[np.ndarray]:
+        """Steps forks of one world, whose `layout` is equal, in one forward pass; each as `step` does, up to rounding.
+
+        Args:
+            worlds: the forks, all different.
+            actions: the argument of `step` for each.
+
+        Returns:
+            What `step` returns, for each.
+
+        Raises:
+            WorldError: as `step`; no world is stepped.
+        """
+        action_M = torch.cat([world.pressed(action) for world, action in zip(worlds, actions, strict=True)])
+        together = Dream.joined([world._played() for world in worlds])
+        together.step(worlds[0], action_M)
+        for world, dream in zip(worlds, together.split(), strict=True):
+            world._dream = dream
+        return [world._shown(world._played().frame_BHWC) for world in worlds]
+
+    @property
+    def layout(self) -> Hashable:
+        """Forks of one world can be stepped as a batch if their layouts are equal: if they have the same sampling
+        settings, and remember the same number of frames, which is `context_frames` once that many were seen.
+
+        Raises:
+            WorldError: `reset` was not called.
+        """
+        return self.sampling, self._played().layout
+
+    def pressed(self, action: int | np.ndarray) -> torch.Tensor:
+        """The latent actions `(B,)` of an argument of `step`.
+
+        Raises:
+            WorldError: as `step`.
+        """
+        shape = (len(self._played()),) if self._batched else ()
+        return self._latent_actions(action, shape).reshape(-1)
 
     def steer(self, effect: int | np.ndarray) -> int | np.ndarray:
         """The latent action that stands for an effective action now; it depends on the past.

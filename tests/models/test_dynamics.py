@@ -122,7 +122,7 @@ def test_memory_is_bounded_by_the_context(num_frames, build, batch):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
     _, memory = dynamics.predict(hidden_BN, dynamics.expect(memory, batch["actions_BS"][:, 0]))
     assert torch.equal(memory.last_BN, batch["tokens_BTN"][:, num_frames - 1])
-    assert memory.num_read == num_frames
+    assert memory.num_read_B.tolist() == [num_frames] * BATCH
     assert memory.unread_BTN.shape == (BATCH, 0, PLACES)
     assert len(memory.keys_values) == CONFIG.num_layers
     lengths = {tensor.shape[-2] for layer in memory.keys_values for tensor in layer}

@@ -12,7 +12,7 @@ from genie.models.st_transformer import (
 )
 
 WIDTH, HEADS, PLACES, FRAMES = 16, 2, 4, 6
-TIMES = torch.arange(FRAMES)
+TIMES = torch.arange(FRAMES).unsqueeze(0)
 
 
 @pytest.fixture
@@ -104,6 +104,16 @@ def test_only_differences_of_times_matter(scrambled, x_BTND):
     assert (now - stretched).abs().max() > 1e-2
 
 
+def test_rows_of_a_batch_have_times_of_their_own(scrambled, x_BTND):
+    transformer = build(scrambled, num_layers=2)
+    times_BT = torch.cat([TIMES, TIMES * 3])
+    together, seen = transformer(x_BTND, times_BT, causal_mask(FRAMES))
+    for row in range(len(x_BTND)):
+        alone, seen_alone = transformer(x_BTND[row : row + 1], times_BT[row : row + 1], causal_mask(FRAMES))
+        torch.testing.assert_close(together[row], alone[0])
+        torch.testing.assert_close(seen[1][0][row], seen_alone[1][0][0])
+
+
 def test_one_frame_at_a_time_equals_all_at_once(scrambled, x_BTND, conditioned, condition_BTD):
     transformer = build(scrambled, num_layers=2, conditioned=conditioned)
     whole, _ = transformer(x_BTND, TIMES, causal_mask(FRAMES), condition_BTD)
@@ -111,7 +121,7 @@ def test_one_frame_at_a_time_equals_all_at_once(scrambled, x_BTND, conditioned, 
     for t in range(FRAMES):
         now = slice(t, t + 1)
         condition = None if condition_BTD is None else condition_BTD[:, now]
-        step, past = transformer(x_BTND[:, now], TIMES[now], None, condition, past)
+        step, past = transformer(x_BTND[:, now], TIMES[:, now], None, condition, past)
         torch.testing.assert_close(step[:, 0], whole[:, t])
 
 

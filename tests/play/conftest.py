@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -59,12 +60,12 @@ class CountingArcade(Arcade):
 
 @pytest.fixture(scope="package")
 def arcade(shared_world, tiny_params):
-    return CountingArcade(shared_world, tiny_params.collect)
+    return CountingArcade(shared_world, tiny_params.collect, num_threads=2)
 
 
-@pytest.fixture(scope="package")
-def address(arcade):
-    """Address of a server that runs until the tests of this folder end."""
+@contextmanager
+def serving(arcade):
+    """Yields the address of a server of this process."""
     server = uvicorn.Server(server_config(make_app(arcade)))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -74,6 +75,13 @@ def address(arcade):
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="package")
+def address(arcade):
+    """Address of a server that runs until the tests of this folder end."""
+    with serving(arcade) as address:
+        yield address
 
 
 @pytest.fixture

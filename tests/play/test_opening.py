@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from genie.cli import app
 from genie.core.params import load_params
+from genie.distributed import processes
 from genie.models.checkpoint import save_model
-from genie.play.opening import open_world
+from genie.play.opening import batch_threads, open_world
 from genie.world.controls import write_buttons
 from genie.world.maskgit import Sampling
 from genie.world.pretrained import PretrainedError
@@ -41,6 +42,17 @@ def test_a_world_is_a_folder(exported, tiny_params):
     world = open_world(str(exported), tiny_params)
     assert same(world, type(world).from_pretrained(exported))
     assert len(world.prompts) == 3
+
+
+def test_threads_of_a_batch_and_of_torch_use_no_more_than_the_cores(exported, tiny_params, monkeypatch):
+    def threads(num_cores, chosen=None):
+        monkeypatch.setattr(processes, "num_cores", lambda: num_cores)
+        runtime = tiny_params.runtime.model_copy(update={"threads": chosen})
+        open_world(str(exported), tiny_params.model_copy(update={"runtime": runtime}))
+        return batch_threads(runtime), torch.get_num_threads()
+
+    assert [threads(cores) for cores in (1, 2, 3, 4, 16)] == [(1, 1), (2, 1), (1, 2), (1, 3), (1, 15)]
+    assert [threads(4, chosen) for chosen in (1, 2)] == [(1, 1), (1, 2)]
 
 
 def test_a_world_is_what_a_run_trained(tiny_world, tiny_params, tmp_path):

@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -196,19 +195,6 @@ def test_dropped_connections_leave_nothing(client, arcade):
         it.socket.socket.shutdown(socket.SHUT_RDWR)  # without a WebSocket close frame
     assert_lives_on(client)
     wait_until(lambda: arcade.num_clients == 0)
-
-
-def test_twenty_clients_play_their_own_worlds_at_once(client):
-    def play(number):
-        with client() as it:
-            it.ask({"kind": "settings", "seed": number, "maskgit_steps": 2, "temperature": 1.0, "imagine": False})
-            it.ask({"kind": "prompt", "index": number % 3})
-            return [it.ask({"kind": "press", "action": (number + step) % 5})[1].tobytes() for step in range(4)]
-
-    with ThreadPoolExecutor(20) as pool:
-        together = list(pool.map(play, range(20)))
-    assert together == [play(number) for number in range(20)]
-    assert len({frames[-1] for frames in together}) == 20
 
 
 def test_clients_beyond_the_limit_are_told_to_come_again(client, monkeypatch):

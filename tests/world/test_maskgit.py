@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genie.models import chunks
+from genie.models.batch_axis import split
 from genie.models.dynamics import Dynamics
 from genie.world.maskgit import num_masked_after, sample_frame
 from tests.configs import dynamics_config
@@ -29,7 +30,7 @@ def memory(dynamics):
 
 def sample(dynamics, memory, num_steps=4, temperature=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, generator).last_BN
+    return sample_frame(dynamics, memory, ACTION_B, num_steps, temperature, [generator]).last_BN
 
 
 class Dice:
@@ -71,6 +72,17 @@ def test_a_seed_decides_the_frame(dynamics, memory):
     assert not torch.equal(sample(dynamics, memory, seed=1), sample(dynamics, memory, seed=2))
 
 
+def test_each_generator_draws_what_it_draws_alone(dynamics, memory):
+    def sampled(memory, rows, seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return sample_frame(dynamics, memory, ACTION_B[rows], 4, 1.0, generators).last_BN
+
+    together = sampled(memory, slice(None), (5, 6, 5))
+    for row, seed in enumerate((5, 6, 5)):
+        alone = split(memory, BATCH)[row]
+        assert torch.equal(together[row], sampled(alone, slice(row, row + 1), [seed])[0])
+
+
 def test_one_step_without_temperature_is_the_argmax(dynamics, memory):
     hidden_BN = torch.full((BATCH, PLACES), dynamics.mask_token)
     most_likely_BN = dynamics.predict(hidden_BN, dynamics.expect(memory, ACTION_B))[0].argmax(-1)
@@ -106,7 +118,7 @@ def test_tokens_are_drawn_from_the_tempered_softmax(temperature):
     generator = torch.Generator().manual_seed(0)
     dice = Dice()
     memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, generator).last_BN
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, temperature, [generator]).last_BN
     share_K = torch.bincount(tokens_BN.flatten(), minlength=3) / tokens_BN.numel()
     torch.testing.assert_close(share_K, (Dice.logits_K / temperature).softmax(0), atol=0.015, rtol=0)
 
@@ -121,5 +133,5 @@ def test_an_impossible_token_is_never_drawn():
     dice = Dice()
     dice.logits_K = torch.tensor([-torch.inf, 0.0, -torch.inf])
     memory = dice.remember(torch.zeros(10, 1, dice.num_tokens, dtype=torch.long), torch.zeros(10, 1))
-    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, torch.Generator()).last_BN
+    tokens_BN = sample_frame(dice, memory, torch.zeros(10, dtype=torch.long), 2, 0.5, [torch.Generator()]).last_BN
     assert torch.equal(tokens_BN, torch.ones_like(tokens_BN))
