@@ -13,7 +13,7 @@ from genie.play.session import Session, press_together
 # Largest batch on a CPU: a larger one is hardly cheaper per frame, and delays those who wait for the next.
 MAX_BATCH = 16
 # Share of a batch's time for which the next one waits for the clients that were just answered, who usually press again
-# at once. Without it, clients fall into groups that take turns, and batches are half as large.
+# at once. Without it, clients fall into groups that take turns, and batches are smaller.
 GATHERING = 0.1
 
 
