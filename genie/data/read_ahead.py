@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -31,8 +32,11 @@ def read_ahead(
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Yields the same items, and makes the next one in a thread while the present one is in use."""
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
+    end, set_device = object(), None
+    if torch.cuda.is_initialized():
+        # Otherwise the thread of any process would take memory of the first GPU.
+        set_device = partial(torch.cuda.set_device, torch.cuda.current_device())
+    with ThreadPoolExecutor(1, initializer=set_device) as thread:
         made = thread.submit(next, items, end)
         while (item := made.result()) is not end:
             made = thread.submit(next, items, end)

@@ -83,7 +83,7 @@ class TransitionWindows(Windows[dict[str, torch.Tensor]]):
     def num_bytes(self) -> int:
         return sum(column.nbytes for column in self.observed.values())
 
-    def _load(self) -> Columns:
+    def _load(self, device: torch.device) -> Columns:
         return self.observed
 
     def _gather(self, columns: Columns, starts_B: torch.Tensor) -> dict[str, torch.Tensor]:

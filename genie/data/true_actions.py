@@ -45,8 +45,8 @@ class LabelledFrameWindows(FrameWindows):
     def num_bytes(self) -> int:
         return super().num_bytes + self.store.num_frames
 
-    def _load(self) -> Columns:
-        return super()._load() | {"effects": torch.from_numpy(true_actions_of(self.store))}
+    def _load(self, device: torch.device) -> Columns:
+        return super()._load(device) | {"effects": torch.from_numpy(true_actions_of(self.store))}
 
     def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
         frames_BT = frames_of(starts_B, self.window)

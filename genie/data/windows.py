@@ -17,10 +17,13 @@ from torch.utils.data import Dataset
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
 from genie.data.episodes import EpisodeStore
+from genie.data.read_ahead import read_ahead
 
 Batch = torch.Tensor | dict[str, torch.Tensor]
 Drawn = TypeVar("Drawn", bound=Batch)
 Columns = dict[str, torch.Tensor]  # by name, each with one row per frame of a split
+
+LOADED_FRAMES = 16384  # loaded onto a device at once: 200 MB
 
 
 class WindowError(ValueError):
@@ -97,7 +100,8 @@ class Windows(Dataset, ABC, Generic[Drawn]):
 
     def hold(self, device: torch.device | str = "cpu") -> None:
         """Loads all data into the memory of a device, where batches are then gathered."""
-        self._held = {name: column.to(device) for name, column in self._load().items()}
+        device = torch.device(device)
+        self._held = {name: column.to(device) for name, column in self._load(device).items()}
 
     def release(self) -> None:
         """Leaves the data where they are stored, from where batches are then read."""
@@ -133,8 +137,8 @@ class Windows(Dataset, ABC, Generic[Drawn]):
         return np.random.default_rng([self.seed, step]).choice(self.starts, self.batch_size)[self._share]
 
     @abstractmethod
-    def _load(self) -> Columns:
-        """All data, with one row for each frame of the split."""
+    def _load(self, device: torch.device) -> Columns:
+        """All data, with one row for each frame of the split; large columns on the device, others anywhere."""
 
     @abstractmethod
     def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Drawn:
@@ -165,8 +169,14 @@ class FrameWindows(Windows[Batch]):
     def num_bytes(self) -> int:
         return self.store.num_frames * math.prod(FRAME_SHAPE)
 
-    def _load(self) -> Columns:
-        return {"frames": torch.from_numpy(self.store.read(0, self.store.num_frames))}
+    def _load(self, device: torch.device) -> Columns:
+        num_frames = self.store.num_frames
+        # Piece by piece, since the machine may have less memory than a GPU.
+        frames = torch.empty((num_frames, *FRAME_SHAPE), dtype=torch.uint8, device=device)
+        spans = [(start, min(start + LOADED_FRAMES, num_frames)) for start in range(0, num_frames, LOADED_FRAMES)]
+        for (start, stop), part in zip(spans, read_ahead(self.store.read, spans, device), strict=True):
+            frames[start:stop] = part
+        return {"frames": frames}
 
     def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
         return rows_of(columns["frames"], frames_of(starts_B, self.window))
@@ -222,7 +232,7 @@ class TokenWindows(Windows[dict[str, torch.Tensor]]):
     def num_bytes(self) -> int:
         return len(self.tokens) * (2 * self.tokens.shape[1] + 1)
 
-    def _load(self) -> Columns:
+    def _load(self, device: torch.device) -> Columns:
         tokens = np.array(self.tokens[: len(self.tokens)])
         # CUDA cannot index uint16; `_gather` undoes the change of sign.
         return {

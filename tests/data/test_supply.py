@@ -4,7 +4,7 @@ import torch
 
 from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
-from genie.data import supply
+from genie.data import supply, windows
 from genie.data.supply import batches, fitting_place, keep_data
 from genie.data.transitions import TransitionWindows
 from genie.data.true_actions import LabelledFrameWindows
@@ -63,11 +63,12 @@ def test_datasets_end(make_dataset):
 
 @pytest.mark.parametrize("place", ["auto", "device", "memory", "files"])
 @pytest.mark.parametrize("rank", [None, 1])
-def test_the_place_of_the_data_changes_nothing(make_dataset, place, rank):
+def test_the_place_of_the_data_changes_nothing(make_dataset, place, rank, monkeypatch):
     plain, dataset = make_dataset(), make_dataset()
     if rank is not None:
         plain.take_share(rank, 2)
         dataset.take_share(rank, 2)
+    monkeypatch.setattr(windows, "LOADED_FRAMES", 77)
     keep_data(dataset, CPU, place)
     assert_same(list(batches(dataset, CPU)), [plain[step] for step in range(6)])
 
