@@ -193,7 +193,6 @@ def _play(params: Params, bf16: bool = False) -> Tree:
 
     for batch in WORLDS[world.device.type]:
         step = player(world, batch)
-        several(step, world.context_frames + 1)  # until the cache has its full length
         sides = {"play": partial(several, step, FRAMES)}
         rates[f"worlds_{batch}"] = batch * FRAMES / take_turns(sides, ROUNDS, clock_of(world.device))["play"]
     return rates
