@@ -192,7 +192,7 @@ def _play(params: Params, bf16: bool = False) -> Tree:
                 step()
 
     for batch in WORLDS[world.device.type]:
-        step = player(world, batch)
+        step = player(world, batch, world.context_frames + 1)
         sides = {"play": partial(several, step, FRAMES)}
         rates[f"worlds_{batch}"] = batch * FRAMES / take_turns(sides, ROUNDS, clock_of(world.device))["play"]
     return rates

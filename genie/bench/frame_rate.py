@@ -58,9 +58,16 @@ def fresh_dynamics(world: WorldModel, **changes: int | bool) -> Dynamics:
     return Dynamics(replace(world.dynamics.config, **changes)).to(world.device)
 
 
-def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarray]:
+def player(world: WorldModel, batch: int | None = None, num_played: int = 0) -> Callable[[], np.ndarray]:
     """Returns a function that plays one frame and returns it, or the frames of all worlds of a batch. Successive calls
-    cycle through the latent actions; the past has its full length from the first one on."""
+    cycle through the latent actions.
+
+    Args:
+        world: a fork of it is played.
+        batch: number of worlds.
+        num_played: frames played before, in one MaskGIT step each: the speed of later ones depends only on how many
+            frames the world remembers.
+    """
     world, prompt_THWC, sampling = world.fork(), world.prompts[0].frames_THWC, world.sampling
     world.reset(prompt_THWC if batch is None else np.repeat(prompt_THWC[None], batch, axis=0))
     actions = cycle(range(world.num_actions))
@@ -68,8 +75,8 @@ def player(world: WorldModel, batch: int | None = None) -> Callable[[], np.ndarr
     def step() -> np.ndarray:
         return world.step(next(actions) if batch is None else np.full(batch, next(actions)))
 
-    world.sampling = replace(sampling, maskgit_steps=1)  # as the past does not depend on it, and many steps take long
-    _play(step, getattr(world.dynamics, "past_frames", world.context_frames) + 1)
+    world.sampling = replace(sampling, maskgit_steps=1)
+    _play(step, num_played)
     world.sampling = sampling
     return step
 
@@ -90,14 +97,19 @@ def measure_world(world: WorldModel) -> list[Figure]:
     cached = player(world)
     _play(cached, FRAMES)
     peak = peak_memory("sampling", beside="machine.peak_memory")
+    uncached, context = Uncached(dynamics), config.context_frames
+    full = {"num_played": context + 1}  # frames after which the past has its full length
+    full_uncached = {"num_played": uncached.past_frames + 1}
     players = {
-        "cached": cached,
-        "uncached": player(with_dynamics(world, Uncached(dynamics))),
-        "steps": player(with_dynamics(world, dynamics, MASKGIT_STEPS)),
-        "steps uncached": player(with_dynamics(world, Uncached(dynamics), MASKGIT_STEPS)),
-        "batch": player(world, BATCH),
-        "width": player(with_dynamics(world, fresh_dynamics(world, width=2 * config.width))),
-        "context": player(with_dynamics(world, fresh_dynamics(world, context_frames=2 * config.context_frames))),
+        "cached": player(world, **full),
+        "uncached": player(with_dynamics(world, uncached), **full_uncached),
+        "steps": player(with_dynamics(world, dynamics, MASKGIT_STEPS), **full),
+        "steps uncached": player(with_dynamics(world, uncached, MASKGIT_STEPS), **full_uncached),
+        "batch": player(world, BATCH, **full),
+        "width": player(with_dynamics(world, fresh_dynamics(world, width=2 * config.width)), **full),
+        "context": player(
+            with_dynamics(world, fresh_dynamics(world, context_frames=2 * context)), num_played=2 * context + 1
+        ),
     }
     seconds = take_turns({name: partial(_play, step, FRAMES) for name, step in players.items()}, ROUNDS)
     speed = {name: FRAMES / taken for name, taken in seconds.items()}
