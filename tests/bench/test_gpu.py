@@ -91,6 +91,7 @@ def test_no_part_starts_when_the_time_is_over(measure):
     )
 
 
+@pytest.mark.slow
 def test_a_part_runs_in_a_process_which_ends_with_the_time(tiny_params, tmp_path):
     assert gpu.in_process(("machine",), tiny_params, tmp_path, 120)["device"] == "cpu"
     with pytest.raises(ValueError, match="ended, as the time was over"):

@@ -70,6 +70,7 @@ def test_every_job_is_done_once_and_tells_its_progress(tmp_path, count):
     assert not children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "fault", "message"),
     [
@@ -88,6 +89,7 @@ def test_a_worker_that_fails_ends_the_others_which_clean_up(tmp_path, does, faul
         assert "in fail" in str(caught.value.__cause__), "the worker's own traceback"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_without_a_word_of_theirs(tmp_path, capfd):
     def interrupt(_):
         for process in [psutil.Process(), *children()]:  # as a terminal does
@@ -109,6 +111,7 @@ print("once")
 """
 
 
+@pytest.mark.slow
 def test_workers_do_not_run_the_main_program_again(tmp_path):
     """Which need not be guarded, and may come from a pipe."""
     for command in ([sys.executable, "-"], [sys.executable, "main.py"]):

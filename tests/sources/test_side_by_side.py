@@ -113,6 +113,7 @@ def workers_of(stage):
     return [worker for server in psutil.Process(stage.pid).children() for worker in server.children()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code", "line"),
     [

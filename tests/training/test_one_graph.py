@@ -12,6 +12,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_model_is_compiled_once_as_one_graph(job, accelerator, fresh_compiler):
     _, _, build, dataset = job
     graphs = CompileCounter()
