@@ -37,16 +37,8 @@ def main(params: Params, tracker: Tracker) -> None:
     dataset = TokenWindows(*caches["train"], settings.window, settings.batch_size, settings.seed, settings.steps)
     known["motion_fingerprint"] = predictor.fingerprint
     resume = ResumeStore("train_dynamics", settings, accelerator, known)
-    curve = train(
-        model,
-        dataset,
-        settings,
-        accelerator,
-        tracker,
-        resume,
-        validate_dynamics(*caches["val"]),
-        params.runtime.training_data,
-    )
+    validate = validate_dynamics(*caches["val"])
+    curve = train(model, dataset, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

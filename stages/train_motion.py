@@ -31,16 +31,8 @@ def main(params: Params, tracker: Tracker) -> None:
 
     train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_motion", settings, accelerator, known)
-    curve = train(
-        model,
-        train_set,
-        settings,
-        accelerator,
-        tracker,
-        resume,
-        validate_motion(transitions("val")),
-        params.runtime.training_data,
-    )
+    validate = validate_motion(transitions("val"))
+    curve = train(model, train_set, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

@@ -38,16 +38,8 @@ def main(params: Params, tracker: Tracker) -> None:
 
     train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_steering", settings, accelerator, known)
-    curve = train(
-        model,
-        train_set,
-        settings,
-        accelerator,
-        tracker,
-        resume,
-        validate_arrows(transitions("val")),
-        params.runtime.training_data,
-    )
+    validate = validate_arrows(transitions("val"))
+    curve = train(model, train_set, settings, accelerator, tracker, resume, validate, params.runtime.training_data)
     if not accelerator.is_main_process:
         return
 

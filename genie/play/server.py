@@ -2,8 +2,8 @@
 
 All worlds share their weights and one thread that runs all models in the order of requests, where presses that wait are
 answered as a batch (`genie.play.press_queue`). Each client has at most one message in that queue, so clients share the
-thread fairly, and the event loop stays free. A second thread opens pictures
-and encodes recordings, one at a time, which bounds their memory.
+thread fairly, and the event loop stays free. A second thread opens pictures and encodes recordings, one at a time,
+which bounds their memory.
 """
 
 import asyncio

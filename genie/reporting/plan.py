@@ -21,24 +21,24 @@ from genie.training.costs import (
 )
 
 TOKEN_BYTES, ACTION_BYTES = 2, 1  # uint16 and uint8, as stored by `genie/data/caches.py`
-MEASURED_PEAK = 790.0  # TFLOP/s of bf16 matrix products of one H200, measured on 2026-11-27
 
 
 class Speed(NamedTuple):
-    """Speed of uncompiled training steps on that H200: a step takes `overhead` plus its FLOPs over their rate.
+    """Speed of uncompiled training steps on a GPU: a step takes `overhead` plus its FLOPs over their rate.
 
     Attributes:
         overhead: seconds that a step spends on launching kernels, whatever its batch.
-        utilisation: share of `MEASURED_PEAK` that the arithmetic of a step reaches.
+        utilisation: share of the speed of bf16 matrix products that the arithmetic of a step reaches.
     """
 
     overhead: float
     utilisation: float
 
 
-# Fitted to steps with their batch on the device: five sizes of the dynamics, one of the tokenizer, one of the latent
-# action model of kind `pixels`, which the probe resembles. The other models are small; their overhead is the number of
-# operations of a step times the 25 microseconds that one takes in the measured steps.
+# One H200 on 2026-11-27, at 790 TFLOP/s of products. Fitted to steps with their batch on the device: five sizes of the
+# dynamics, one of the tokenizer, one of the latent action model of kind `pixels`, which the probe resembles. The other
+# models are small; their overhead is the number of operations of a step times the 25 microseconds that one takes in the
+# measured steps.
 MEASURED_SPEEDS: dict[str, Speed] = {
     "tokenizer": Speed(0.0, 0.13),
     "probe": Speed(0.0, 0.2),

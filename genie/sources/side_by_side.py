@@ -20,7 +20,7 @@ def thread_shares(sizes: Sequence[int], num_threads: int, worker_bytes: int) -> 
         worker_bytes: memory that a worker takes.
 
     Returns:
-        Number of threads of each worker, in descending order; a single one means that no other process is worth it.
+        Number of threads of each worker; a single worker means that no other process is worth it.
     """
     worthwhile = 1 + sum(sizes[1:]) // FRAMES_A_WORKER
     in_memory = max(1, free_memory() // num_local_processes() // worker_bytes)

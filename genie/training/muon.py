@@ -61,8 +61,8 @@ class Muon(torch.optim.Optimizer):
             if not self.state[matrix]:
                 self.state[matrix]["mean"] = torch.zeros_like(matrix)
         means = [self.state[matrix]["mean"] for matrix in matrices]
-        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them
-        # As lists: a GPU would otherwise spend most of a step on launching one small operation per matrix.
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # the caller leaves out the others
+        # As lists, for which a GPU launches a few operations, instead of several for each matrix.
         torch._foreach_lerp_(means, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, means, momentum)
         updates_MOI = orthogonal(torch.stack([whole(direction).flatten(1) for direction in directions]).to(self._dtype))

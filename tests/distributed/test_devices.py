@@ -147,6 +147,7 @@ print("trained")
 """
 
 
+@pytest.mark.slow
 def test_without_a_compiler_training_goes_on_and_one_line_tells_why():
     environment = os.environ | {"CXX": "/nonexistent/compiler"}
     command = [sys.executable, "-W", "ignore", "-c", TRAIN]
@@ -168,6 +169,7 @@ with faults_in_one_line("train_lam"):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_reaches_no_other_says_so_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # but does not listen

@@ -57,6 +57,7 @@ def play(address, number):
         return np.stack(frames).astype(int)
 
 
+@pytest.mark.slow
 def test_many_clients_play_their_own_dreams_at_once(address, sizes):
     with ThreadPoolExecutor(CLIENTS) as pool:
         together = list(pool.map(play, [address] * CLIENTS, range(CLIENTS)))

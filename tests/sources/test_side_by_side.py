@@ -72,6 +72,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_workers_write_the_bytes_of_one_process(num_workers, collect_params, collected, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(side_by_side, "FRAMES_A_WORKER", 1)

@@ -131,6 +131,7 @@ print(torch.get_num_threads(), int((small * small).count_nonzero()))
 """
 
 
+@pytest.mark.slow
 def test_it_makes_no_thread_that_would_compute_with_denormal_numbers(tiny_tree, tmp_path):
     """Threads inherit the treatment of denormal numbers when they are created: `make_accelerator` must come first."""
     YAML().dump(tiny_tree, tmp_path / "params.yaml")
