@@ -7,7 +7,7 @@ import typer
 
 from genie.core.params import find_params, load_params, parse_params
 from genie.core.paths import METRICS_FOLDER
-from genie.core.scales import load_scale, scale_flags, write_scale
+from genie.core.scales import load_scale, scale_flags, write_scale, write_values
 from genie.distributed.faults import faults_in_one_line
 from genie.pipeline.outputs import write_json
 from genie.reporting.results import SEEDS, read_metrics, results_table, write_results
@@ -45,6 +45,37 @@ def scale(
         else:
             write_scale(name)
             print(f"params.yaml now holds scale {name}; `git diff params.yaml` shows what changed")
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Films (mp4, webm, mkv, avi, mov, gif, ...), folders of films or of pictures.")
+    ],
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out films that are broken. Default: import none then.")
+    ] = False,
+) -> None:
+    """Take your own films as the source of frames: check them, put them into data/films, and say so in params.yaml.
+
+    A folder that holds films stands for all of them; one of PNG or JPEG pictures is a film, in the order of their names
+    (2.png before 10.png). Each film is decoded whole, then linked into data/films, or copied if it is on another disk.
+    If walk.actions.csv lies beside walk.mp4 (columns frame and action, a row a frame), it is taken along: true actions
+    are not needed, but name the buttons. collect.films in params.yaml says how films are sampled.
+
+        genie import my_videos/ walk.mp4
+
+        dvc repro
+
+    To return to the simulator, set collect.source to simulator; to leave a film out again, delete it from data/films.
+    """
+    with faults_in_one_line("genie import"):
+        from genie.sources.film_import import import_films, summarise_import  # here, since `--help` need not wait
+
+        params = load_params()
+        imported = import_films(paths, skip_broken=skip_broken, num_threads=params.runtime.threads)
+        write_values({"collect": {"source": "films"}})
+        print(summarise_import(imported, params.collect))
 
 
 @app.command()
@@ -156,6 +187,9 @@ def play(
     terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal instead.")] = False,
 ) -> None:
     """Play a world: in a browser, or in a terminal.
+
+    Numbers press its buttons. Arrow keys press what their names say, or, in a world learned from films without recorded
+    actions, the buttons that move that way; each is shown on its button.
 
     On a phone in the same network, at this machine's address:
 

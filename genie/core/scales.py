@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from genie.core.files import replacing
 from genie.core.params import Params, ParamsError, leaves, load_params, parse_params, read_tree
@@ -38,20 +39,27 @@ def write_scale(name: str, params_path: str | Path = "params.yaml") -> Params:
         ParamsError: as `load_scale`; nothing is written.
     """
     _, params = load_scale(name, params_path)
-    params_path = Path(params_path)
-    from ruamel.yaml import YAML  # imported here, because only writing needs it
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # never fold a line
-    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL_TAG, "null"))
-    tree = yaml.load(params_path)
-    _change(tree, yaml.load(_path(name)))  # read again to keep the style of its numbers: 3.0e-5, not 3e-05
-    text = io.StringIO()
-    yaml.dump(tree, text)
-    with replacing(params_path) as temporary:
-        temporary.write_text(text.getvalue())
+    # Read again to keep the style of its numbers: 3.0e-5, not 3e-05.
+    _write_changes(Path(params_path), lambda yaml: yaml.load(_path(name)))
     return params
+
+
+def write_values(changes: Mapping, params_path: str | Path = "params.yaml") -> None:
+    """Writes values into `params.yaml`, which keeps its comments; does nothing if it holds them already.
+
+    Args:
+        changes: sections and keys, nested as in the file.
+
+    Raises:
+        ParamsError: `params.yaml` is not valid with or without them; nothing is written.
+    """
+    load_params(params_path)
+    tree = read_tree(params_path)
+    before = dict(leaves(tree))
+    _change(tree, changes)
+    parse_params(tree, str(params_path))
+    if dict(leaves(tree)) != before:
+        _write_changes(Path(params_path), lambda _: changes)
 
 
 def scale_flags(name: str, params_path: str | Path = "params.yaml") -> str:
@@ -62,6 +70,21 @@ def scale_flags(name: str, params_path: str | Path = "params.yaml") -> str:
     """
     changes, _ = load_scale(name, params_path)
     return " ".join(f"-S {key}={_word(value)}" for key, value in leaves(changes))
+
+
+def _write_changes(params_path: Path, read_changes: Callable[[Any], Mapping]) -> None:
+    from ruamel.yaml import YAML  # imported here, because only writing needs it
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # never fold a line
+    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL_TAG, "null"))
+    tree = yaml.load(params_path)
+    _change(tree, read_changes(yaml))
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    with replacing(params_path) as temporary:
+        temporary.write_text(text.getvalue())
 
 
 def _path(name: str) -> Path:
