@@ -17,6 +17,7 @@ MAY_DOWNLOAD := $(CUDA)$(PIP_EXTRA_INDEX_URL)$(PIP_INDEX_URL)$(PIP_FIND_LINKS)$(
 
 # Stamp files, newer than their requirements after an installation, so that a second call installs nothing.
 INSTALLED := .venv/installed-$(VERSION)
+INSTALLED_FILMS := .venv/installed-films-$(VERSION)
 INSTALLED_DEV := .venv/installed-dev-$(VERSION)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -24,7 +25,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help play repro upper-bound seeds test test-quick lint bench pictures ui clean
+.PHONY: help play repro upper-bound seeds films test test-quick lint bench pictures ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,23 @@ seeds: $(INSTALLED) ## Train and evaluate with other seeds too, and write mean a
 		--set-param lam.pixels.gate_min_gain_db=-1000 || exit 1; done
 	dvc exp run --run-all
 	genie seeds HEAD $(SEED_RUNS)
+
+# The actions played are kept apart in films/GAME-judge, where nothing but the judge reads them.
+GAME ?= freeway
+MINUTES ?= 10
+FILMS = films/$(GAME)
+films: $(INSTALLED_FILMS) ## Record films of GAME=freeway for MINUTES=10, train a world on them, judge and play it
+	@for film in data/films/*; do [ ! -e "$$film" ] || [ -e "$(FILMS)/$${film##*/}" ] || \
+		{ echo "make films: $$film is not in $(FILMS): move it elsewhere first" >&2; exit 1; }; done
+	@if [ -d $(FILMS) ] && [ -d $(FILMS)-judge ]; then \
+		echo "$(FILMS) is used as it is: remove it and $(FILMS)-judge to record anew"; else \
+		python -m tools.record_films $(GAME) --minutes $(MINUTES) --out $(FILMS) --judge $(FILMS)-judge; fi
+	genie import $(FILMS)
+	genie scale films
+	dvc repro
+	python -m tools.judge_films $(FILMS)-judge --out $(FILMS)-judge.json
+	@echo "To return to CoinRun: rm data/films/$(GAME)-* && git restore params.yaml dvc.lock data/metrics"
+	genie play --world data/models
 
 # Tests of one file run in one process, since they share expensive fixtures.
 test: lint ## Set up, then check everything that CI checks
@@ -95,6 +113,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test "$$(.venv/bin/python -c 'import pip; $(PRINT_VERSION)' 2>/dev/null)" = "$(VERSION)" \
 		|| "$(PYTHON)" -m venv --clear .venv
 	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+$(INSTALLED_FILMS): $(INSTALLED)
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[train,films]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
