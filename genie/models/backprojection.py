@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 LEVELS = 16  # per colour channel
 NUM_COLORS = LEVELS**3
+VISIBLE = 24  # of 255: difference of a channel from the background that is no noise of a camera or a codec
 SIDE = 7  # side in pixels of the window in which likeness is summed
 
 
@@ -20,6 +21,14 @@ def colors_of(frames_MHWC: torch.Tensor) -> torch.Tensor:
     """The colour of each pixel of uint8 frames: int64 `(M, H, W)` in [0, NUM_COLORS)."""
     red, green, blue = (frames_MHWC // (256 // LEVELS)).long().unbind(-1)
     return (red * LEVELS + green) * LEVELS + blue
+
+
+def differs_from(frames_MHWC: torch.Tensor, background_HWC: torch.Tensor | None) -> torch.Tensor:
+    """Pixels of uint8 frames that visibly differ from a background: bool `(M, H, W)`, all if it is None."""
+    if background_HWC is None:
+        return torch.ones(frames_MHWC.shape[:3], dtype=torch.bool, device=frames_MHWC.device)
+    larger, smaller = torch.maximum(frames_MHWC, background_HWC), torch.minimum(frames_MHWC, background_HWC)
+    return (larger - smaller).amax(-1) > VISIBLE
 
 
 def locate(likeness_MHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,6 +24,7 @@ from torch import nn
 
 from genie.models.config import config_from
 from genie.models.histogram import histogram
+from genie.models.measured_size import at_measured_size
 from genie.models.quantizer import VectorQuantizer, code_statistics
 from genie.models.registration import MAX_SHIFT, Box, displacements, past_displacements
 
@@ -40,17 +41,13 @@ LOG_FAILED = math.log(0.01 / (2 * MAX_SHIFT) ** 2)
 SURROUNDINGS, COARSE = 20, 2  # pixels on each side of the sprite's centre, pooling size: show where it stands and lands
 
 
-class LamInputError(ValueError):
-    """The frames have a size that the model does not support; the message names the supported size."""
-
-
 @dataclass(frozen=True)
 class SurpriseLamConfig:
     """Configuration of the latent action model; `params.yaml` documents the first five fields.
 
     Attributes:
         sprite: position of the agent in every frame, as the fields of a `Box`.
-        frame_size: rows and columns of a frame.
+        frame_size: rows and columns of a frame at the measured size.
     """
 
     num_actions: int
@@ -139,17 +136,11 @@ class SurpriseLam(nn.Module):
 
         Returns:
             Latent actions `(B, T-1)` int64 in [0, A) with the largest posterior; and `(B, T-1, A)`, the log-density of
-            the displacement (in pixels) given the past and each action, in nats.
+            the displacement (in pixels of the measured size) given the past and each action, in nats.
 
         Raises:
-            LamInputError: if the frames have another size than `config.frame_size`.
+            FrameSizeError: the frames have an unsupported size.
         """
-        if tuple(frames_BTHWC.shape[2:4]) != tuple(self.config.frame_size):
-            found, wanted = ("x".join(map(str, size)) for size in (frames_BTHWC.shape[2:4], self.config.frame_size))
-            raise LamInputError(
-                f"frames of {found} pixels, but this latent action model was trained on {wanted}; train it on such "
-                "frames: dvc repro train_lam"
-            )
         batch = {name: part.flatten(0, 1) for name, part in self.observe(frames_BTHWC).items()}
         with torch.autocast(frames_BTHWC.device.type, enabled=False):
             *_, likelihood_MA, posterior_MA = self._weigh(batch)
@@ -164,11 +155,14 @@ class SurpriseLam(nn.Module):
             frames_BTHWC: uint8 frames, T >= 2.
 
         Returns:
-            `next_Md`, the displacement of the transition; `past_MPd`, the displacements before it, the latest first,
-            0 before the first frame; `surroundings_MHW`, uint8 gray pixels before it; and `sprites_M2HWC`, the uint8
-            sprites before and after it. Each is `(B, S, ...)`.
+            `next_Md`, the displacement of the transition, in pixels of the measured size; `past_MPd`, the displacements
+            before it, the latest first, 0 before the first frame; `surroundings_MHW`, uint8 gray pixels before it; and
+            `sprites_M2HWC`, the uint8 sprites before and after it. Each is `(B, S, ...)`.
+
+        Raises:
+            FrameSizeError: the frames have an unsupported size.
         """
-        frames_BTHWC, moved_BSd = self._follow(frames_BTHWC)
+        frames_BTHWC, moved_BSd = self._follow(at_measured_size(frames_BTHWC))
         sprites_BTHWC = self.sprite.crop(frames_BTHWC)
         gray_BSHW = self.surroundings.crop(frames_BTHWC[:, :-1]).float().mean(-1)
         gray_BSHW = F.avg_pool2d(gray_BSHW, COARSE).to(torch.uint8)
@@ -180,7 +174,7 @@ class SurpriseLam(nn.Module):
         }
 
     def sprites(self, frames_MHWC: torch.Tensor) -> list[Box]:
-        """Returns the box of the agent in each of the uint8 frames."""
+        """Returns the box of the agent, in pixels of the measured size, in each of the uint8 frames."""
         return [self.sprite] * len(frames_MHWC)
 
     def _follow(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,13 +214,17 @@ class SurpriseLam(nn.Module):
     ) -> torch.Tensor:
         """Log-density of the next displacement given the past and each action: `(M, A)`."""
         shift_MAd, spread_Md = self.shift(past_MD).split([2 * self.num_actions, 2], dim=-1)
-        log_spread_Md = self.log_spread + spread_Md
+        log_spread_Md = self._log_spread(spread_Md)
         means_MAd = self.clusters + self.offset + shift_MAd.unflatten(-1, (-1, 2))
         distance_MA = ((surprise_Md[:, None] - means_MAd) * torch.exp(-log_spread_Md)[:, None]).square().sum(-1)
         # Student's t in two dimensions; its constant equals the normal distribution's for any degrees of freedom.
         log_scale_M1 = (log_deviation_Md + log_spread_Md).sum(-1, keepdim=True) + math.log(2 * math.pi)
         log_density_MA = -(FREEDOM / 2 + 1) * torch.log1p(distance_MA / FREEDOM) - log_scale_M1
         return torch.logaddexp(log_density_MA, torch.full_like(log_scale_M1, LOG_FAILED))
+
+    def _log_spread(self, spread_Md: torch.Tensor) -> torch.Tensor:
+        """Log-deviation of the mixture's components, in standard deviations, from the part that the past tells."""
+        return self.log_spread + spread_Md
 
     @torch.no_grad()
     def _follow_clusters(self) -> None:

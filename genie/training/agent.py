@@ -9,7 +9,7 @@ from genie.data.episodes import EpisodeStore
 from genie.distributed.processes import rank
 from genie.models.surprise_lam import SurpriseLam, build_surprise_lam
 from genie.models.tracking_lam import build_tracking_lam
-from genie.training.agent_colors import AgentError, find_colors
+from genie.training.agent_colors import AgentError, find_agent
 from genie.training.sprite import SpriteError, find_sprite, measure_staying
 
 
@@ -29,7 +29,7 @@ def build_for_agent(
     if rank() == 0:
         print(f"{cause}; looking for an agent that moves by itself, by its colours", file=sys.stderr)
     try:
-        return build_tracking_lam(params, find_colors(store, device).cpu(), frame_size).to(device)
+        return build_tracking_lam(params, find_agent(store, device), frame_size).to(device)
     except AgentError as fault:
         # A policy that leans right keeps the agent at such a picture's border, where actions have no visible effect.
         instead = "set lam.kind to pixels and collect.policy to uniform"
