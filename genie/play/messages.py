@@ -2,8 +2,9 @@
 
 The page sends JSON, or the raw pixels of a frame to start from. Each message gets one reply, in order. The page asks
 for the next frame after it has received the last one, so nothing queues. A reply is binary: a line of JSON, a newline,
-and then the raw pixels of 64x64 RGB frames, whose number is in `frames`, or the bytes of the file that it names. Pixels
-are raw because a frame is only 12 KiB: a PNG would be smaller, but would cost both sides computation.
+and then the raw pixels of RGB frames of the world's size, whose number is in `frames`, or the bytes of the file that it
+names. Pixels are raw because a frame is only 12 to 48 KiB: a PNG would be smaller, but would cost both sides
+computation.
 
 Legend: `M` frames, `H W C` pixels, uint8 RGB.
 """
@@ -16,14 +17,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Seed, Strict
 from genie.world.maskgit import Sampling
 
-MAX_MESSAGE_BYTES = 2**16  # from the page; a frame is 12 KiB
+MAX_MESSAGE_BYTES = 2**16  # from the page; the largest frame has 48 KiB
 MAX_MASKGIT_STEPS = 32  # per frame; clients wait for each other's steps
-Effect = Literal[EFFECTIVE_ACTIONS]
 
 
 class MessageError(ValueError):
@@ -62,7 +60,7 @@ class Steer(Strict):
     """Press the latent action that stands for an effective action, and advance one frame."""
 
     kind: Literal["steer"]
-    effect: Effect  # pyright: ignore[reportInvalidTypeForm]
+    effect: str
 
 
 class Settings(Strict):
@@ -112,15 +110,18 @@ def parse_message(text: str) -> Message:
         raise MessageError(f"{key}: {fault['msg']}" if key else fault["msg"]) from None
 
 
-def parse_frame(pixels: bytes) -> np.ndarray:
-    """Parses a frame `(H, W, C)` that the page sent as raw pixels.
+def parse_frame(pixels: bytes, frame_shape: tuple[int, int, int]) -> np.ndarray:
+    """Parses a frame `(H, W, C)` of a shape that the page sent as raw pixels.
 
     Raises:
         MessageError: the number of bytes is wrong.
     """
-    if len(pixels) != math.prod(FRAME_SHAPE):
-        raise MessageError(f"a frame is {math.prod(FRAME_SHAPE)} bytes of 64x64 RGB, got {len(pixels)}")
-    return np.frombuffer(pixels, np.uint8).reshape(FRAME_SHAPE)
+    if len(pixels) != math.prod(frame_shape):
+        height, width, _ = frame_shape
+        raise MessageError(
+            f"a frame of this world is {math.prod(frame_shape)} bytes of {height}x{width} RGB, got {len(pixels)}"
+        )
+    return np.frombuffer(pixels, np.uint8).reshape(frame_shape)
 
 
 def reply(kind: str, frames_MHWC: Sequence[np.ndarray] = (), **facts) -> bytes:

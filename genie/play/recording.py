@@ -11,9 +11,9 @@ import av
 import numpy as np
 from PIL import Image
 
-SCALE, GAP = 4, 8  # screen pixels per pixel, and between panels; even, since video needs even sides
+SIDE, GAP = 256, 8  # screen pixels of a panel, at most, and between panels
 BACKGROUND = 17
-MAX_FRAMES = 600  # 7 MB per panel, 40 s at 15 frames/s
+MAX_FRAMES = 600  # 7 MB per panel of 64 pixels a side, 30 MB of 128; 40 s at 15 frames/s
 
 
 class RecordingError(ValueError):
@@ -58,15 +58,21 @@ class Recording:
 def _side_by_side(panels_PHWC: np.ndarray, num_panels: int) -> np.ndarray:
     """Joins panels into one picture at the frames' resolution; panels missing up to `num_panels` are left empty."""
     _, height, width, channels = panels_PHWC.shape
-    gap = GAP // SCALE
+    gap = GAP // _scale(height)
     row = np.full((height, num_panels * (width + gap) - gap, channels), BACKGROUND, np.uint8)
     for panel, frame_HWC in enumerate(panels_PHWC):
         row[:, panel * (width + gap) :][:, :width] = frame_HWC
     return row
 
 
+def _scale(height: int) -> int:
+    """Screen pixels per pixel: 4 or 2, since video needs even sides."""
+    return SIDE // height
+
+
 def _enlarge(picture: np.ndarray) -> np.ndarray:
-    return picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+    scale = _scale(len(picture))
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _gif(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
@@ -87,7 +93,7 @@ def _mp4(rows: Sequence[np.ndarray], frames_per_second: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(frames_per_second), options={"crf": "18"})
-        stream.height, stream.width = (side * SCALE for side in rows[0].shape[:2])
+        stream.height, stream.width = _enlarge(rows[0]).shape[:2]
         stream.pix_fmt = "yuv420p"
         for row in rows:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(_enlarge(row), format="rgb24")))

@@ -98,7 +98,7 @@ class Arcade:
                     content.write(chunk)
             if size > MAX_PICTURE_BYTES:
                 return PlainTextResponse(f"the picture exceeds {MAX_PICTURE_BYTES >> 20} MiB: scale it down", 413)
-            frame_HWC = await _run(self._encoding, read_picture, content, "the picture")
+            frame_HWC = await _run(self._encoding, read_picture, content, "the picture", self._world.frame_shape)
         except PromptError as fault:
             return PlainTextResponse(str(fault), 422)
         finally:
@@ -111,7 +111,7 @@ class Arcade:
             raise WebSocketDisconnect(received.get("code", 1005))
         try:
             if received.get("text") is None:
-                prompt = Prompt(parse_frame(received["bytes"])[None], None, "a picture")
+                prompt = Prompt(parse_frame(received["bytes"], session.frame_shape)[None], None, "a picture")
                 return await _run(self._stepping, session.start, prompt)
             message = parse_message(received["text"])
             if isinstance(message, Press | Steer):

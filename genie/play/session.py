@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 import torch
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import psnr
+from genie.core.actions import game_actions
+from genie.core.frames import FRAME_SHAPE, psnr
 from genie.core.params import CollectParams
 from genie.play.messages import (
     MAX_MASKGIT_STEPS,
@@ -31,6 +31,7 @@ from genie.play.messages import (
 )
 from genie.play.recording import MAX_FRAMES, Recording
 from genie.world.batching import step_together
+from genie.world.controls import STILL, key_chords
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
@@ -59,24 +60,45 @@ class Session:
             imagine=False,
         )
         self._world.sampling = self._settings.sampling
+        # Buttons of which nothing is known but frames are shown by what they make of the first one.
+        self._shows_examples = not any(button.names or button.motion for button in world.buttons)
+        # A world of the game that the simulator plays has its arrows and frames of its size.
+        plays_game = world.action_names == game_actions(game.env_name).names
+        self._has_levels = plays_game and world.frame_shape == FRAME_SHAPE
         self._recording = Recording()
         self._prompt: Prompt | None = None
         self._twin: RealGame | None = None
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """H, W and 3 of the world's frames."""
+        return self._world.frame_shape
+
     def hello(self) -> bytes:
-        """Returns what a page needs in order to play, with the last frame of each prompt."""
+        """Returns what a page needs in order to play, with the last frame of each prompt.
+
+        `chords` pairs keys that are held together with the index of the arrow that they stand for, or of the button
+        that they press in a world without arrows.
+        """
         return reply(
             "hello",
             [prompt.frames_THWC[-1] for prompt in self._world.prompts],
             prompts=[prompt.source for prompt in self._world.prompts],
-            effects=EFFECTIVE_ACTIONS,
+            effects=self._world.action_names,
+            chords=[
+                [sorted(keys), pressed]
+                for keys, pressed in key_chords(self._world.action_names, self._world.buttons).items()
+            ],
             buttons=[
-                {**asdict(button), "action": button.action, "confidence": button.confidence}
+                {**asdict(button), "action": button.action, "confidence": button.confidence, "title": button.title}
                 for button in self._world.buttons
             ],
+            still=STILL,
             settings=self._settings.model_dump(exclude={"kind"}),
+            frame_size=self.frame_shape[0],
             record_limit=MAX_FRAMES,
-            levels=_simulator_is_installed(),
+            levels=self._has_levels and _simulator_is_installed(),
+            lacks_simulator=self._has_levels and not _simulator_is_installed(),
         )
 
     def answer(self, message: Message) -> bytes:
@@ -91,6 +113,8 @@ class Session:
                     raise MessageError(f"there is no prompt {index}: this world has {len(self._world.prompts)}")
                 return self.start(self._world.prompts[index])
             case FromLevel(level=level, twin=twin):
+                if not self._has_levels:
+                    raise MessageError(f"this world has no levels: it was not learnt from {self._game.env_name}")
                 return self._start_level(_open_game(self._game, level), twin)
             case Again():
                 self._need_start()
@@ -124,6 +148,7 @@ class Session:
         self._twin = None
 
     def _start_level(self, game: "RealGame", twin: bool, **facts) -> bytes:
+        assert self._world.steering is not None
         frames_THWC, effects = game.begin(self._world.context_frames)
         film_THWC = torch.from_numpy(frames_THWC).to(self._world.device)
         actions = np.array(self._world.steering.press_in_turn(film_THWC, effects), np.int64)
@@ -152,9 +177,20 @@ class Session:
         """
         self._need_start()
         if isinstance(message, Steer):
-            return cast(int, self._world.steer(EFFECTIVE_ACTIONS.index(message.effect)))
+            return cast(int, self._world.steer(self._effect_of(message)))
         self._world.pressed(message.action)
         return message.action
+
+    def _effect_of(self, message: Steer) -> int:
+        """Index of the effective action of an arrow.
+
+        Raises:
+            MessageError: the world has no such arrow.
+        """
+        names = self._world.action_names
+        if message.effect not in names:
+            raise MessageError(f"effect: this world's arrows are {', '.join(names) or 'none'}, got {message.effect!r}")
+        return names.index(message.effect)
 
     def _stepped(self, message: Press | Steer, action: int, frame_HWC: np.ndarray) -> bytes:
         """The reply to a message that pressed a latent action, which led to a frame."""
@@ -162,7 +198,7 @@ class Session:
         if not self._twin:
             return self._show(frame_HWC, None, pressed=action)
         steered = isinstance(message, Steer)
-        effect = EFFECTIVE_ACTIONS.index(message.effect) if steered else self._world.buttons[action].effect
+        effect = self._effect_of(message) if steered else self._world.buttons[action].effect
         real_HWC, ended = self._twin.step(effect)
         if ended:
             return self._start_level(self._twin, twin=True, ended=True)
@@ -172,7 +208,8 @@ class Session:
         assert self._prompt is not None
         shown = [frame_HWC] if real_HWC is None else [frame_HWC, real_HWC]
         self._recording.show(np.stack(shown))
-        imagined = self._world.imagine() if self._settings.imagine else ()
+        imagines = self._settings.imagine or (self._shows_examples and self._step_count == 0)
+        imagined = self._world.imagine() if imagines else ()
         return reply(
             "frame",
             [*shown, *imagined],

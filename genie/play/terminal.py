@@ -3,6 +3,7 @@
 A character cell shows two pixels: the upper as a half block, the lower as its background colour.
 """
 
+import math
 import os
 import re
 import signal
@@ -16,21 +17,19 @@ from typing import cast
 
 import numpy as np
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import FRAME_SHAPE
-from genie.world.half_blocks import NEW_LINE, half_blocks
+from genie.world.controls import STILL_SIGN, Button, key_chords
+from genie.world.half_blocks import NEW_LINE, NUM_COLUMNS, NUM_LINES, half_blocks
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
-EFFECT_KEYS = {
-    b"\x1b[D": "left", b"\x1b[C": "right", b"\x1b[A": "jump", b"q": "jump_left", b"e": "jump_right", b" ": "stay",
+CHORDS = {  # of the keys whose names are not letters; a terminal sees no two keys at once, so diagonals have their own
+    b"\x1b[D": ("left",), b"\x1b[C": ("right",), b"\x1b[A": ("up",), b"\x1b[B": ("down",), b" ": (),
+    b"q": ("left", "up"), b"e": ("right", "up"), b"z": ("left", "down"), b"c": ("right", "down"),
 }  # fmt: skip
+SHOWN_KEYS = {b"\x1b[D": "←", b"\x1b[C": "→", b"\x1b[A": "↑", b"\x1b[B": "↓", b" ": "space"}
 LATENT_KEYS = b"123456789"
 RESET, NEXT, QUIT = b"r", b"n", (b"x", b"\x03", b"\x04")  # Ctrl-C and Ctrl-D
-HELP = (
-    "1-{last} buttons   arrows go and jump   q, e jump left and right",
-    "space stay   r again   n next start   x quit",
-)
+COMMANDS = ("r again", "n next start", "x quit")
 BUTTONS_A_LINE = 4
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[0m\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
 
@@ -80,10 +79,34 @@ def play_in_terminal(world: WorldModel, seed: int = 0) -> None:
 
 def latent_action(world: WorldModel, key: bytes) -> int | None:
     """The latent action that a key presses now, or None."""
-    if key in EFFECT_KEYS:
-        return cast(int, world.steer(EFFECTIVE_ACTIONS.index(EFFECT_KEYS[key])))
+    pressed = pressing_keys(world).get(key)
+    if pressed is not None:
+        return cast(int, world.steer(pressed)) if world.action_names else pressed
     latent = LATENT_KEYS.find(key)
     return latent if 0 <= latent < world.num_actions else None
+
+
+def pressing_keys(world: WorldModel) -> dict[bytes, int]:
+    """The keys, besides numbers, that do something in this world: index of the effective action that each asks for, or
+    of the latent action that it presses if true actions are unknown."""
+    chords = key_chords(world.action_names, world.buttons)
+    letters = {chr(letter).encode(): (chr(letter),) for letter in range(ord("a"), ord("z") + 1)}
+    keys = {key: chords.get(frozenset(chord)) for key, chord in (letters | CHORDS).items()}
+    return {key: pressed for key, pressed in keys.items() if pressed is not None}
+
+
+def help_lines(world: WorldModel, width: int) -> list[str]:
+    """The keys that do something in this world, in lines of at most `width` characters."""
+    keys = pressing_keys(world)
+    parts = [f"1-{min(len(LATENT_KEYS), world.num_actions)} buttons"]
+    for key in sorted(keys, key=[*CHORDS, *keys].index):
+        does = world.action_names[keys[key]].replace("_", " ") if world.action_names else f"as {keys[key] + 1}"
+        parts.append(f"{SHOWN_KEYS.get(key, key.decode())} {does}")
+    lines = [""]
+    for part in (*parts, *COMMANDS):
+        longer = f"{lines[-1]}   {part}".lstrip()
+        lines[-1:] = [longer] if len(longer) <= width else [lines[-1], part]
+    return lines
 
 
 class _Screen:
@@ -91,15 +114,14 @@ class _Screen:
 
     def __init__(self, world: WorldModel):
         self._seconds = deque(maxlen=20)  # taken by the last frames
-        names = [
-            f"{latent + 1} {button.action.replace('_', ' ')} {button.confidence:.0%}"
-            for latent, button in enumerate(world.buttons[: len(LATENT_KEYS)])
-        ]
+        names = [_legend(latent, button) for latent, button in enumerate(world.buttons[: len(LATENT_KEYS)])]
+        if not any(button.title for button in world.buttons):
+            names = []
         rows = [names[start : start + BUTTONS_A_LINE] for start in range(0, len(names), BUTTONS_A_LINE)]
-        width = FRAME_SHAPE[1] // BUTTONS_A_LINE
+        width = NUM_COLUMNS // BUTTONS_A_LINE
         self._legend = ["".join(f"{name:{width}}" for name in row) for row in rows]
-        self._legend += [line.format(last=len(names)) for line in HELP]
-        self._size = (FRAME_SHAPE[1], FRAME_SHAPE[0] // 2 + 1 + len(self._legend))
+        self._legend += help_lines(world, NUM_COLUMNS)
+        self._size = (NUM_COLUMNS, NUM_LINES + 1 + len(self._legend))
 
     def took(self, seconds: float) -> None:
         """Records the time that a frame took to dream."""
@@ -123,6 +145,14 @@ class _Screen:
             text = NEW_LINE.join([half_blocks(frame_HWC), f"{speed}   {doing}"[: self._size[0]], *self._legend])
         sys.stdout.write(f"\x1b[H{text}\x1b[K\x1b[J")
         sys.stdout.flush()
+
+
+def _legend(latent: int, button: Button) -> str:
+    """A button's key, and what it does: its name, or the arrow and length of its mean motion."""
+    if button.motion is None:
+        return f"{latent + 1} {button.title}".rstrip()
+    length = "" if button.sign == STILL_SIGN else f" {math.hypot(*button.motion):.1f} px"
+    return f"{latent + 1} {button.sign}{length}"
 
 
 def _start(world: WorldModel, prompt: Prompt, seed: int) -> tuple[np.ndarray, str]:

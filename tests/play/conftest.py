@@ -40,7 +40,8 @@ class Client:
         facts, _, content = self.socket.recv().partition(b"\n")
         facts = json.loads(facts)
         if "frames" in facts:
-            content = np.frombuffer(content, np.uint8).reshape(facts["frames"], 64, 64, 3)
+            size = facts.get("frame_size") or self.hello["frame_size"]
+            content = np.frombuffer(content, np.uint8).reshape(facts["frames"], size, size, 3)
         return facts, content
 
     def ask(self, message):

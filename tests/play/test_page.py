@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.actions import game_actions
+from genie.play.server import Arcade
+from genie.world.controls import Button
+from tests.play.conftest import serving
+
+NAMES = game_actions("coinrun").names
 
 pytestmark = pytest.mark.slow
 
@@ -47,17 +53,35 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, address):
-    """The page, showing the first prompt; any error in its script fails the test."""
-    page, faults = browser.new_page(), []
+@contextmanager
+def opened(browser, address, **options):
+    """Yields the page, showing the first prompt; any error in its script fails the test."""
+    page, faults = browser.new_page(**options), []
     page.on("pageerror", lambda fault: faults.append(str(fault)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.goto(address)
-    expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+    expect(page.locator("#curtain")).to_have_text(re.compile("^hold an? .*number$"))
     yield page
     page.close()
     assert [fault for fault in faults if "status of 4" not in fault] == []  # the page reports those itself
+
+
+@pytest.fixture
+def page(browser, address):
+    with opened(browser, address) as page:
+        yield page
+
+
+@pytest.fixture
+def open_world(browser, tiny_params):
+    """Opens the page of another world."""
+    with ExitStack() as stack:
+
+        def open_world(world, **options):
+            arcade = Arcade(world, tiny_params.collect, num_threads=1)
+            return stack.enter_context(opened(browser, stack.enter_context(serving(arcade)), **options))
+
+        yield open_world
 
 
 def pixels(page, canvas="#dream"):
@@ -157,7 +181,7 @@ def test_with_nothing_held_the_world_stays(page, shared_world):
         world.step(0)
         staying = world.fork()
         for _ in range(num_frames - 1):
-            last_HWC = staying.step(staying.steer(EFFECTIVE_ACTIONS.index("stay")))
+            last_HWC = staying.step(staying.steer(NAMES.index("stay")))
         if np.array_equal(pixels(page), last_HWC):
             return
         num_frames -= 1
@@ -284,3 +308,105 @@ def test_a_lost_server_is_told_and_found_again(page):
     expect(page.locator("#curtain")).to_contain_text("click to connect again")
     page.locator("#curtain").click()
     expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+
+
+def test_buttons_without_names_are_arrows_of_their_motion(open_world, moving_world):
+    page = open_world(moving_world)
+    expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+    pads = page.locator("#latents .pad").all()
+    assert [pad.get_attribute("title") for pad in pads] == [button.title for button in moving_world.buttons]
+    assert [pad.inner_text().strip() for pad in pads] == ["1→", "2←", "3", "4↑", "5"]
+    turns = [pad.locator("path").get_attribute("transform") if pad.locator("path").count() else None for pad in pads]
+    assert turns[1:] == ["rotate(180)", None, "rotate(-49)", "rotate(0)"]
+    assert [pad.locator("circle").count() for pad in pads] == [0, 0, 1, 0, 0]
+    for button, row in zip(moving_world.buttons, page.locator("#table tr").all()[1:], strict=True):
+        assert button.title in row.inner_text()
+    for absent in ("#arrows", "#level", "#twin"):
+        expect(page.locator(absent)).to_be_hidden()
+
+
+def test_keys_press_buttons_without_names(open_world, moving_world):
+    page, world = open_world(moving_world), begun(moving_world)
+    page.keyboard.press("Space")
+    for step, (key, latent) in enumerate([("4", 3), ("ArrowLeft", 1), ("ArrowUp", 3), (".", 2)], start=1):
+        page.keyboard.press(key)
+        shows_step(page, step)
+        assert np.array_equal(pixels(page), world.step(latent))
+        expect(page.locator("#latents .pad.pressed b")).to_contain_text(str(latent + 1))
+    page.keyboard.press("ArrowDown")  # no button moves that way
+    page.keyboard.press("4")
+    shows_step(page, 5)
+
+
+def test_a_random_clip_is_another_one(open_world, moving_world):
+    page = open_world(moving_world)
+    sources = [page.locator("#source").inner_text()]
+    for _ in range(4):
+        page.locator("#clip").click()
+        expect(page.locator("#source")).not_to_have_text(sources[-1])
+        sources.append(page.locator("#source").inner_text())
+    assert set(sources) <= {prompt.source for prompt in moving_world.prompts}
+
+
+def test_buttons_of_which_nothing_is_known_show_what_they_make_of_a_frame(open_world, pictured_world):
+    page, world = open_world(pictured_world), begun(pictured_world)
+    expect(page.locator("#curtain")).to_have_text("hold a number")
+    imagined, first = world.imagine(), pixels(page)
+
+    def examples():
+        pads = [f"#latents .pad:nth-child({action + 1}) canvas" for action in range(5)]
+        return [[pixels(page, f"{pad} >> nth={index}") for pad in pads] for index in (0, 1)]
+
+    before, after = examples()
+    assert np.array_equal(before, [first] * 5)
+    assert np.array_equal(after, imagined)
+    page.keyboard.press(".")
+    expect(page.locator("#said")).to_contain_text("hold a button")
+    page.keyboard.press("2")
+    shows_step(page, 1)
+    assert np.array_equal(pixels(page), world.step(1))
+    assert np.array_equal(examples()[1], imagined), "the last examples stay"
+    expect(page.locator("#latents canvas >> nth=1")).to_be_visible()
+
+
+def test_arrows_of_other_names(open_world, with_buttons):
+    names = ("stay", "up", "down", "up_fire", "fire")
+    world = with_buttons([Button(names, (0.2,) * 5)] * 5)
+    page, played = open_world(world), begun(world)
+    cross, rest = page.locator("#cross .pad").all(), page.locator("#rest .pad").all()
+    assert [pad.inner_text() for pad in cross] == ["↑", "·", "↓"]
+    assert [pad.inner_text() for pad in rest] == ["up fireF↑", "fireF"]
+    tops = [pad.bounding_box()["y"] for pad in cross]
+    assert tops == sorted(set(tops))
+    page.keyboard.press("Space")
+    for step, (key, effect) in enumerate([("ArrowDown", "down"), ("f", "fire"), ("ArrowUp", "up_fire")], start=1):
+        if effect == "up_fire":
+            page.keyboard.down("f")
+            shows_step(page, step)
+            played.step(played.steer(names.index("fire")))
+            step += 1
+        latent = played.steer(names.index(effect))
+        page.keyboard.press(key)
+        shows_step(page, step)
+        assert np.array_equal(pixels(page), played.step(latent))
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+@pytest.mark.parametrize("kind", ["moving", "pictured", "named"])
+def test_nothing_of_other_worlds_sticks_out(open_world, with_buttons, moving_world, pictured_world, kind, width):
+    named = [Button(game_actions("starpilot").names, (1.0,) + (0.0,) * 10)] * 5
+    world = {"moving": moving_world, "pictured": pictured_world, "named": with_buttons(named)}[kind]
+    page = open_world(world, viewport={"width": width, "height": 860})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_larger_frames_are_shown_pixel_by_pixel(browser, larger_world, tiny_params):
+    size, prompt = larger_world.frame_shape[0], larger_world.prompts[0]
+    with serving(Arcade(larger_world, tiny_params.collect, num_threads=1)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#curtain")).to_have_text("hold an arrow or a number")
+        shown = page.locator("#dream").evaluate(PIXELS.replace("64, 64", f"{size}, {size}"))
+        page.close()
+    shown_HWC = np.array(shown, np.uint8).reshape(size, size, 4)[..., :3]
+    assert np.array_equal(shown_HWC, larger_world.fork().reset(prompt.frames_THWC, actions=prompt.actions))

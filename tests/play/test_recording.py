@@ -5,16 +5,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genie.core.frames import FRAME_SIZES
 from genie.play import recording as recording_module
-from genie.play.recording import GAP, SCALE, Recording, RecordingError
+from genie.play.recording import GAP, SIDE, Recording, RecordingError
 
 COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 
 
 @pytest.fixture
-def recording():
+def size():
+    """Pixels a side of a frame."""
+    return 64
+
+
+@pytest.fixture
+def recording(size):
     """A red dream, a green one with a blue twin, and a blue dream."""
-    red, green, blue = np.broadcast_to(COLOURS[:, None, None], (3, 64, 64, 3))
+    red, green, blue = np.broadcast_to(COLOURS[:, None, None], (3, size, size, 3))
     recording = Recording()
     recording.turn(on=True)
     for panels in ([red], [green, blue], [blue]):
@@ -40,10 +47,11 @@ def _picture(gif, index):
     return np.asarray(gif.convert("RGB"))
 
 
+@pytest.mark.parametrize("size", FRAME_SIZES)
 @pytest.mark.parametrize("format", ["gif", "mp4"])
-def test_a_recording_shows_what_was_shown(recording, format):
+def test_a_recording_shows_what_was_shown(recording, format, size):
     pictures, duration = shown(recording, format)
-    side = 64 * SCALE
+    side = SIDE // size * size
     assert pictures.shape == (3, side, 2 * side + GAP, 3)
     assert duration == 100
     dreams, twins = pictures[:, side // 2, side // 2], pictures[:, side // 2, side + GAP + side // 2]

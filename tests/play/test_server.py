@@ -15,8 +15,9 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
 from genie.play import server as server_module
-from genie.play.server import PAGE, PlayError, serve
+from genie.play.server import PAGE, Arcade, PlayError, serve
 from genie.world.prompts import picture_prompt
+from tests.play.conftest import serving
 
 START, STEP = {"kind": "prompt", "index": 0}, {"kind": "press", "action": 1}
 NUM_FLOODED = 3000
@@ -157,7 +158,7 @@ def test_a_picture_becomes_a_frame(address, tmp_path):
     (tmp_path / "picture.png").write_bytes(png(Image.fromarray(pixels)))
     status, frame = post(address, (tmp_path / "picture.png").read_bytes())
     assert status == 200
-    assert frame == picture_prompt(tmp_path / "picture.png").frames_THWC.tobytes()
+    assert frame == picture_prompt(tmp_path / "picture.png", (64, 64, 3)).frames_THWC.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -238,3 +239,22 @@ def wait_until_still(count):
     last = None
     while last != (last := count()):
         time.sleep(0.5)
+
+
+def test_a_world_of_larger_frames_is_played(larger_world, tiny_params, client):
+    shape = larger_world.frame_shape
+    with serving(Arcade(larger_world, tiny_params.collect, num_threads=1)) as address, client(address) as it:
+        assert it.hello["frame_size"] == shape[0]
+        assert not it.hello["levels"]
+        assert np.array_equal(it.prompts_MHWC, [prompt.frames_THWC[-1] for prompt in larger_world.prompts])
+        world, prompt = larger_world.fork(), larger_world.prompts[0]
+        world.reset(prompt.frames_THWC, actions=prompt.actions, seed=0)
+        it.ask(START)
+        assert np.array_equal(it.ask(STEP)[1][0], world.step(1))
+        status, content = post(address, png(Image.effect_noise((150, 100), 50)))
+        assert status == 200
+        frame_HWC = np.frombuffer(content, np.uint8).reshape(shape)
+        assert np.array_equal(it.ask(content)[1][0], world.reset(frame_HWC[None]))
+        assert f"of {shape[0]}x{shape[0]} RGB, got 12288" in it.ask(bytes(12288))[0]["message"]
+        level = {"kind": "level", "level": 0, "twin": True}
+        assert "no levels" in it.ask(level)[0]["message"]

@@ -4,14 +4,17 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.actions import game_actions
 from genie.play.messages import Again, FromLevel, FromPrompt, MessageError, Press, Record, Save, Settings, Steer
 from genie.play.recording import RecordingError
 from genie.play.session import Session
 from genie.sources import engines
 from genie.sources.twin import RealGame
 from genie.world import WorldError
+from genie.world.controls import Button
 from genie.world.maskgit import Sampling
+
+NAMES = game_actions("coinrun").names
 
 LEVEL, DEADLY_LEVEL = 0, 3  # in the deadly level, the policy dies in its fifth frame
 PRESSES = (0, 3, 1, 4, 4, 2)
@@ -115,7 +118,7 @@ def test_what_each_button_would_do_is_shown_beside_what_was_done(begin, shared_w
 
 
 def test_an_effect_presses_the_button_that_stands_for_it(begin, shared_world):
-    for index, effect in enumerate(EFFECTIVE_ACTIONS):
+    for index, effect in enumerate(NAMES):
         steered, pressed = begin(), begin()
         begun, _ = ask(steered, prompt(0))
         assert begun == ask(pressed, prompt(0))[0]
@@ -134,7 +137,7 @@ def test_the_twin_is_the_real_game_under_the_same_effects(begin, shared_world, t
         for effect in ("right", "jump_right", "right", "stay"):
             facts, (dream, real) = ask(session, steer(effect))
             assert facts["twin"]
-            assert np.array_equal(real, game.step(EFFECTIVE_ACTIONS.index(effect))[0])
+            assert np.array_equal(real, game.step(NAMES.index(effect))[0])
             assert facts["psnr"] == pytest.approx(likeness(dream, real), abs=0.01)
         _, (_, real) = ask(session, press(2))
         assert np.array_equal(real, game.step(shared_world.buttons[2].effect)[0])
@@ -156,7 +159,7 @@ def test_when_the_real_life_ends_both_begin_anew(begin, shared_world, tiny_param
     session.answer(level(twin=True, number=DEADLY_LEVEL))
     replies = []
     for effect in effects[shared_world.context_frames - 1 :] + effects[-1:]:
-        replies.append(ask(session, steer(EFFECTIVE_ACTIONS[effect])))
+        replies.append(ask(session, steer(NAMES[effect])))
     assert [facts["step"] for facts, _ in replies] == [*range(1, len(replies)), 0]
     facts, (dream, real) = replies[-1]
     assert facts["ended"]
@@ -197,6 +200,43 @@ def test_hello_tells_what_there_is(begin, shared_world):
     for button, told in zip(shared_world.buttons, facts["buttons"], strict=True):
         assert (button.action, button.confidence) == (told["action"], told["confidence"])
         assert list(button.shares) == told["shares"]
+
+
+def test_a_world_without_true_actions_has_neither_arrows_nor_levels(moving_world, tiny_params):
+    session = Session(moving_world, tiny_params.collect)
+    facts = json.loads(session.hello().partition(b"\n")[0])
+    assert (facts["effects"], facts["levels"], facts["lacks_simulator"]) == ([], False, False)
+    assert facts["chords"] == [[[], 2], [["left"], 1], [["right"], 0], [["up"], 3]]
+    assert [button["title"] for button in facts["buttons"]] == [button.title for button in moving_world.buttons]
+    shown, frames = ask(session, prompt(1))
+    assert (shown["steering"], len(frames)) == ([], 1)
+    assert len(ask(session, press(4))[1]) == 1
+    with pytest.raises(MessageError, match="arrows are none"):
+        session.answer(steer("left"))
+    with pytest.raises(MessageError, match="not learnt from coinrun"):
+        session.answer(level(twin=False))
+
+
+def test_arrows_of_other_names_are_steered(with_buttons, tiny_params):
+    names = ("stay", "up", "down")
+    world = with_buttons([Button(names, (0.5, 0.2, 0.3))] * 5)
+    session = Session(world, tiny_params.collect)
+    facts = json.loads(session.hello().partition(b"\n")[0])
+    assert (facts["effects"], facts["levels"]) == (list(names), False)
+    assert facts["chords"] == [[[], 0], [["up"], 1], [["down"], 2]]
+    steering = ask(session, prompt(0))[0]["steering"]
+    assert ask(session, steer("down"))[0]["pressed"] == steering[2]
+
+
+def test_buttons_of_which_nothing_is_known_are_shown_by_what_they_make_of_the_first_frame(pictured_world, tiny_params):
+    session, world = Session(pictured_world, tiny_params.collect), pictured_world.fork()
+    begun = pictured_world.prompts[0]
+    world.reset(begun.frames_THWC, actions=begun.actions)
+    for message in (prompt(0), Again(kind="reset")):
+        facts, frames = ask(session, message)
+        assert facts["imagined"] == 5
+        assert np.array_equal(frames[1:], world.imagine())
+        assert ask(session, press(1))[0]["imagined"] == 0
 
 
 def test_a_world_that_takes_too_many_steps_takes_fewer_here(shared_world, tiny_params):

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.play.terminal import ENTER, LEAVE, TerminalError, latent_action, play_in_terminal
+from genie.core.actions import game_actions
+from genie.play.terminal import ENTER, LEAVE, TerminalError, help_lines, latent_action, play_in_terminal
 from genie.world import WorldModel
+from genie.world.controls import Button
 from genie.world.half_blocks import half_blocks
+
+NAMES = game_actions("coinrun").names
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +123,48 @@ def test_keys_press_what_they_say(tiny_world):
     assert [latent_action(tiny_world, key) for key in (b"6", b"0", b"a", b"\x1b", b"\x1b[B")] == [None] * 5
     keys = {b" ": 0, b"\x1b[D": 1, b"\x1b[C": 2, b"\x1b[A": 3, b"q": 4, b"e": 5}
     for key, effect in keys.items():
-        assert latent_action(tiny_world, key) == tiny_world.steer(effect), EFFECTIVE_ACTIONS[effect]
+        assert latent_action(tiny_world, key) == tiny_world.steer(effect), NAMES[effect]
+
+
+def test_keys_press_buttons_by_their_motion_where_arrows_have_no_names(moving_world):
+    world = moving_world.fork()
+    keys = {b"2": 1, b"\x1b[D": 1, b"\x1b[C": 0, b"\x1b[A": 3, b"\x1b[B": None, b" ": 2, b"q": None, b"l": None}
+    assert {key: latent_action(world, key) for key in keys} == keys
+
+
+def test_keys_of_other_names(with_buttons):
+    world = with_buttons([Button(("stay", "down", "down_left", "fire"), (0.1, 0.2, 0.3, 0.4))] * 5)
+    world.reset(world.prompts[0].frames_THWC)
+    for effect, key in enumerate((b" ", b"\x1b[B", b"z", b"f")):
+        assert latent_action(world, key) == world.steer(effect)
+
+
+def test_only_keys_that_do_something_are_listed(tiny_world, moving_world, pictured_world):
+    assert help_lines(tiny_world, 64) == [
+        "1-5 buttons   ← left   → right   ↑ jump   space stay",
+        "q jump left   e jump right   r again   n next start   x quit",
+    ]
+    assert help_lines(moving_world, 40) == [
+        "1-5 buttons   ← as 2   → as 1   ↑ as 4",
+        "space as 3   r again   n next start",
+        "x quit",
+    ]
+    assert help_lines(pictured_world, 64) == ["1-5 buttons   r again   n next start   x quit"]
+
+
+def test_a_world_without_true_actions_is_played(moving_world, tmp_path):
+    moving_world.save_pretrained(tmp_path / "films")
+    world = WorldModel.from_pretrained(tmp_path / "films")
+    with playing(tmp_path / "films") as typist:
+        opening = typist.screen()
+        for legend in ("1 → 2.1 px", "2 ← 1.0 px", "3 · ", "4 ↗ 4.6 px", "5 → 0.5 px"):
+            assert legend in opening
+        world.reset(world.prompts[0].frames_THWC, actions=world.prompts[0].actions)
+        for key, latent in ((b"\x1b[D", 1), (b"4", 3)):
+            typist.type(key)
+            screen = typist.screen()
+            assert np.array_equal(pixels(screen), world.step(latent))
+            assert world.buttons[latent].caption(latent) in screen
 
 
 def test_a_game(folder):
@@ -140,7 +184,7 @@ def test_a_game(folder):
         assert not typist.mode()[3] & (termios.ECHO | termios.ICANON)
         assert np.array_equal(pixels(opening), start(first))
         for key, pressed in ((b"3", 2), (b"\x1b[D", "left"), (b"\x1bOD", "left")):
-            latent = pressed if pressed == 2 else world.steer(EFFECTIVE_ACTIONS.index(pressed))
+            latent = pressed if pressed == 2 else world.steer(NAMES.index(pressed))
             typist.type(key)
             screen = typist.screen()
             assert np.array_equal(pixels(screen), world.step(latent))
