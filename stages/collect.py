@@ -1,4 +1,4 @@
-"""Plays the simulator and records the frames of every split: data/frames/{train,val,test}/."""
+"""Plays the simulator, or samples films, and writes the frames of every split: data/frames/{train,val,test}/."""
 
 from time import perf_counter
 
@@ -8,15 +8,20 @@ from genie.distributed.processes import num_threads, rank
 from genie.pipeline.outputs import write_metrics
 from genie.pipeline.stage import run_stage
 from genie.sources.collect import collect, collect_metrics
+from genie.sources.collect_films import collect_films, film_metrics
+
+SOURCES = {"simulator": (collect, collect_metrics), "films": (collect_films, film_metrics)}
 
 
 def main(params: Params, tracker: Tracker) -> None:
     start = perf_counter()
-    num_frames = collect(params.collect, "data/frames", num_threads(params.runtime), resume=True)
+    settings = params.collect
+    record, measure = SOURCES[settings.source]
+    num_frames = record(settings, "data/frames", num_threads(params.runtime), resume=True)
     if rank() > 0:
         return
     tracker.log_metrics({"collect/frames_per_second": num_frames / (perf_counter() - start)}, step=0)
-    metrics = collect_metrics("data/frames")
+    metrics = measure("data/frames")
     write_metrics("collect", metrics)
     tracker.log_final(metrics)
 

@@ -1,6 +1,5 @@
 """Trains the motion predictor that the dynamics uses: data/models/motion/."""
 
-from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.core.protocols import Tracker
 from genie.data.caches import cache_attributes, read_latent_actions
@@ -22,7 +21,7 @@ def main(params: Params, tracker: Tracker) -> None:
     settings = params.motion
     accelerator = make_accelerator(params.runtime, training=True)
     known = cache_attributes("data/actions/train.h5")
-    model = build_motion_predictor(settings, frame_size=FRAME_SHAPE[:2], **known).to(accelerator.device)
+    model = build_motion_predictor(settings, **known).to(accelerator.device)
 
     def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
         actions = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])

@@ -2,20 +2,18 @@
 
 import numpy as np
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.core.protocols import Tracker
 from genie.data.caches import cache_attributes, read_latent_actions
 from genie.data.episodes import EpisodeStore
 from genie.data.transitions import TransitionWindows
-from genie.data.true_actions import true_actions_of
 from genie.distributed.accelerator import make_accelerator
 from genie.evaluation.arrow_accuracy import evaluate_arrows, validate_arrows
 from genie.models.checkpoint import save_model
-from genie.models.steering import build_steering
+from genie.models.steering import Steering, build_steering
 from genie.pipeline.outputs import write_curve, write_metrics
 from genie.pipeline.stage import run_stage
+from genie.pipeline.untrained import leave_untrained
 from genie.training.loop import train
 from genie.training.resume import ResumeStore
 
@@ -24,16 +22,19 @@ NUM_BATCHES = 8  # of 1024 held-out transitions
 
 def main(params: Params, tracker: Tracker) -> None:
     settings = params.steering
+    names = EpisodeStore("data/frames/train").action_names
+    if not names:
+        leave_untrained("steering", Steering, without="buttons, but no arrows")
+        return
     accelerator = make_accelerator(params.runtime, training=True)
     known = cache_attributes("data/actions/train.h5")
-    shape = {"num_effects": len(EFFECTIVE_ACTIONS), "frame_size": FRAME_SHAPE[:2]}
-    model = build_steering(settings, **shape, **known).to(accelerator.device)
+    model = build_steering(settings, num_effects=len(names), **known).to(accelerator.device)
 
     def transitions(split: str, batch_size: int = 1024, seed: int = 0, num_batches: int = NUM_BATCHES):
         store = EpisodeStore(f"data/frames/{split}")
         latents = read_latent_actions(f"data/actions/{split}.h5", known["lam_fingerprint"])
         # The action before a sampled transition is in the same episode, like all its history.
-        labels = {"effects_M": true_actions_of(store), "actions_M": latents, "before_M": np.roll(latents, 1)}
+        labels = {"effects_M": store.actions(), "actions_M": latents, "before_M": np.roll(latents, 1)}
         return TransitionWindows(model, store, batch_size, seed, num_batches, labels)
 
     train_set = transitions("train", settings.batch_size, settings.seed, settings.steps)

@@ -18,7 +18,7 @@ def main(params: Params, tracker: Tracker) -> None:
     settings = params.tokenizer
     accelerator = make_accelerator(params.runtime, training=True)
     stores = {split: EpisodeStore(f"data/frames/{split}") for split in ("train", "val", "test")}
-    model = build_tokenizer(settings)
+    model = build_tokenizer(settings, stores["train"].frame_shape[0])
     dataset = FrameWindows(stores["train"], 1, settings.batch_size, settings.seed, settings.steps)
     resume = ResumeStore("train_tokenizer", settings, accelerator, stores["train"].attributes)
     validate = validate_tokenizer(stores["val"], tracker)

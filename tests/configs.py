@@ -12,6 +12,7 @@ TOKENIZER = {
     "ema_decay": 0.99,
     "width": 16,
     "num_blocks": 1,
+    "image_size": 64,
 }
 DYNAMICS = {
     "num_codes": 1000,

@@ -5,7 +5,9 @@ threads that wait for each other turn milliseconds into seconds.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from genie.core.actions import NO_ACTION
+from genie.core.actions import NO_ACTION, game_actions
 from genie.core.params import Params, load_params, parse_params
 from genie.core.yaml_files import read_yaml
 from genie.data.caches import write_latent_actions
-from genie.data.episodes import EpisodeStore
+from genie.data.episodes import EpisodeStore, EpisodeWriter
+from genie.data.hdf5 import writing_hdf5
 from genie.data.shards import SPLITS
 from genie.models.checkpoint import fingerprint, save_model
 from genie.models.dynamics import build_dynamics
@@ -29,12 +32,14 @@ from genie.world import WorldModel
 from genie.world.controls import Button, write_buttons
 from genie.world.maskgit import Sampling
 from genie.world.prompts import Prompt
+from tests.frames import LARGER_SIZES, enlarged
 
 torch.set_num_threads(1)
 
 pytest_plugins = ["tests.jobs"]
 
 ROOT = Path(__file__).resolve().parents[1]
+COINRUN = game_actions("coinrun").names
 
 TINY_TRAINING = {"batch_size": 4, "steps": 12, "warmup_steps": 2}
 TINY_WINDOWS = {"window": 5, "width": 16, "num_blocks": 2, **TINY_TRAINING}
@@ -108,6 +113,22 @@ def coinrun(tiny_params, tmp_path_factory) -> dict[str, EpisodeStore]:
     return {split: EpisodeStore(folder / split) for split in SPLITS}
 
 
+@pytest.fixture(scope="session", params=LARGER_SIZES)
+def larger_store(request, coinrun, tmp_path_factory) -> EpisodeStore:
+    """The first 250 frames of CoinRun's `train`, enlarged."""
+    store, size = coinrun["train"], request.param
+    file, folder = store.files[0], tmp_path_factory.mktemp("larger")
+    episodes = np.split(np.arange(file.num_frames), file.episode_starts[1:])
+    attributes = {"shard": 0, "num_shards": 1, "env_name": "coinrun"}
+    known = {"compression": "lzf", "attributes": attributes, "frame_shape": (size, size, 3)}
+    with writing_hdf5(folder / "00000.h5") as hdf5, EpisodeWriter(hdf5, file.num_frames, **known) as writer:
+        for level, frames in zip(file.level_seeds, episodes, strict=True):
+            piece = enlarged(store.read(frames[0], frames[-1] + 1), size), file.actions()[frames]
+            writer.append([piece], int(level))
+        writer.finish()
+    return EpisodeStore(folder)
+
+
 @pytest.fixture(scope="session")
 def collect_params():
     params = load_params().collect.model_dump()
@@ -142,7 +163,7 @@ def scrambled() -> Callable[[nn.Module], nn.Module]:
 @pytest.fixture(scope="session")
 def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
     """A world with random weights, five buttons and three prompts of two real frames each."""
-    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer))
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer, 64))
     dynamics = scrambled(
         build_dynamics(
             tiny_params.dynamics,
@@ -156,7 +177,7 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
     for weight in dynamics.compensation.predictor.layers[-1].parameters():
         torch.nn.init.zeros_(weight)
     rng = np.random.default_rng(0)
-    buttons = tuple(Button(tuple(row)) for row in rng.dirichlet(np.ones(6), size=5).round(4).tolist())
+    buttons = tuple(Button(COINRUN, tuple(row)) for row in rng.dirichlet(np.ones(6), size=5).round(4).tolist())
     steering = scrambled(build_steering(tiny_params.steering, num_effects=6, num_actions=5))
     store = coinrun["test"]
     prompts = [
@@ -169,6 +190,16 @@ def shared_world(tiny_params, scrambled, coinrun) -> WorldModel:
     return WorldModel(tokenizer, dynamics, steering, sampling, buttons, prompts)
 
 
+@pytest.fixture(scope="session", params=LARGER_SIZES)
+def larger_world(request, shared_world, tiny_params, scrambled) -> WorldModel:
+    """`shared_world` with larger frames: only its tokenizer is another, and its prompts are enlarged."""
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer, request.param))
+    dynamics, prompts = deepcopy(shared_world.dynamics), shared_world.prompts
+    prompts = [replace(prompt, frames_THWC=enlarged(prompt.frames_THWC, request.param)) for prompt in prompts]
+    steering, buttons = shared_world.steering, shared_world.buttons
+    return WorldModel(tokenizer, dynamics, steering, shared_world.sampling, buttons, prompts)
+
+
 @pytest.fixture(scope="session")
 def uncompensated_world(shared_world, tiny_params, scrambled) -> WorldModel:
     """`shared_world` with a dynamics model without motion compensation, and random sampling."""
@@ -178,6 +209,37 @@ def uncompensated_world(shared_world, tiny_params, scrambled) -> WorldModel:
     dynamics = scrambled(build_dynamics(params, **known))
     sampling = Sampling(maskgit_steps=2, temperature=1.0)
     return WorldModel(tokenizer, dynamics, steering, sampling, shared_world.buttons, shared_world.prompts)
+
+
+@pytest.fixture(scope="session")
+def with_buttons(shared_world, tiny_params, scrambled) -> Callable[[Sequence[Button]], WorldModel]:
+    """Makes a world of the weights of `shared_world` with five other buttons, and arrows of their names, if any."""
+
+    def make(buttons: Sequence[Button]) -> WorldModel:
+        num_effects = len(buttons[0].names)
+        steering = build_steering(tiny_params.steering, num_effects=num_effects, num_actions=5) if num_effects else None
+        return WorldModel(
+            shared_world.tokenizer,
+            shared_world.dynamics,
+            steering and scrambled(steering),
+            shared_world.sampling,
+            buttons,
+            shared_world.prompts,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def moving_world(with_buttons) -> WorldModel:
+    """A world without true actions, whose buttons are known by their mean motion."""
+    return with_buttons([Button(motion=motion) for motion in ((2, 0.5), (-1, 0), (0.1, 0), (3, -3.5), (0.5, 0))])
+
+
+@pytest.fixture(scope="session")
+def pictured_world(with_buttons) -> WorldModel:
+    """A world without true actions, of whose buttons nothing was measured."""
+    return with_buttons([Button()] * 5)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from genie.core.frames import FRAME_SHAPE
 from genie.core.params import parse_params
 from genie.data.episodes import EpisodeStore
 from genie.data.transitions import TransitionWindows
-from genie.data.true_actions import LabelledFrameWindows, true_actions_of
+from genie.data.true_actions import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows
 from genie.distributed.accelerator import make_accelerator
 from genie.models.dynamics import build_dynamics
@@ -72,7 +72,7 @@ def make_job(name, all_params, store):
     params = all_params.lam.model_copy(update={"kind": name}).of_kind() if is_lam else getattr(all_params, name)
     if name == "tokenizer":  # the quantizer that draws random numbers and keeps running means
         params = params.model_copy(update={"quantizer": "vq", "num_codes": 32})
-        return name, params, lambda: build_tokenizer(params), _frame_windows(store, 1, params)
+        return name, params, lambda: build_tokenizer(params, 64), _frame_windows(store, 1, params)
     if name == "probe":
         dataset = LabelledFrameWindows(store, params.window, params.batch_size, params.seed, params.steps)
         return name, params, lambda: build_probe(params, num_classes=6), dataset
@@ -92,7 +92,7 @@ def make_job(name, all_params, store):
     if name == "steering":
         known = {"num_effects": 6, "num_actions": 5, "frame_size": FRAME_SHAPE[:2]}
         actions = np.random.default_rng(0).integers(5, size=store.num_frames)
-        labels = {"effects_M": true_actions_of(store), "actions_M": actions, "before_M": np.roll(actions, 1)}
+        labels = {"effects_M": store.actions(), "actions_M": actions, "before_M": np.roll(actions, 1)}
         observer = build_steering(params, **known)
         dataset = TransitionWindows(observer, store, params.batch_size, params.seed, params.steps, labels)
         return name, params, lambda: build_steering(params, **known), dataset
@@ -100,7 +100,8 @@ def make_job(name, all_params, store):
     tokens = rng.integers(50, size=(300, 256)).astype(np.uint16)
     latent_actions = rng.integers(8, size=300).astype(np.uint8)
     latent_actions[29::30] = NO_ACTION
-    tokenizer = build_tokenizer(all_params.tokenizer.model_copy(update={"quantizer": "fsq", "fsq_levels": [5, 5, 2]}))
+    fsq = all_params.tokenizer.model_copy(update={"quantizer": "fsq", "fsq_levels": [5, 5, 2]})
+    tokenizer = build_tokenizer(fsq, 64)
 
     def build():
         dynamics = build_dynamics(params, num_codes=50, grid=(16, 16), num_actions=8)

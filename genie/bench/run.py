@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from genie.bench.figures import Figure
+from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.distributed.progress import progress
 
@@ -50,6 +51,9 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
     if unknown:
         raise ValueError(f"no part {', '.join(sorted(unknown))} to measure (there: {', '.join(PARTS)})")
     calls = [(part, call) for part in PARTS if not only or part in only for call in PARTS[part]]
+    # The simulator supplies the frames, whatever the pipeline's source.
+    played = params.collect.model_copy(update={"source": "simulator", "frame_size": FRAME_SHAPE[0]})
+    params = params.model_copy(update={"collect": played})
     figures = []
     with TemporaryDirectory() as folder, progress(name="bench", total=len(calls) + 1, unit="part") as bar:
         bar.set_postfix_str("data")
@@ -59,8 +63,8 @@ def bench(params: Params, only: Sequence[str] = (), world: str | None = None) ->
         for part, (function, *more) in calls:
             bar.update()
             bar.set_postfix_str(part)
-            played = [world] if part == "sampling" else []
-            figures += _in_process(function, params, Path(folder), *more, *played)
+            opened = [world] if part == "sampling" else []
+            figures += _in_process(function, params, Path(folder), *more, *opened)
         bar.update()
     return figures
 

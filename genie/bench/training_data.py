@@ -13,7 +13,7 @@ from genie.data.caches import read_latent_actions, read_tokens
 from genie.data.episodes import EpisodeStore
 from genie.data.supply import Place
 from genie.data.transitions import TransitionWindows
-from genie.data.true_actions import LabelledFrameWindows, true_actions_of
+from genie.data.true_actions import LabelledFrameWindows
 from genie.data.windows import FrameWindows, TokenWindows, Windows
 from genie.models.motion_predictor import MotionPredictor
 from genie.models.steering import Steering
@@ -52,7 +52,7 @@ def _labels(model: SurpriseLam | MotionPredictor | Steering, store: EpisodeStore
     actions = np.random.default_rng(0).integers(model.config.num_actions, size=store.num_frames)
     if isinstance(model, MotionPredictor):
         return {"actions_M": actions}
-    return {"effects_M": true_actions_of(store), "actions_M": actions, "before_M": np.roll(actions, 1)}
+    return {"effects_M": store.actions(), "actions_M": actions, "before_M": np.roll(actions, 1)}
 
 
 def places_of(dataset: Windows, device: torch.device) -> tuple[Place, ...]:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-FRAME_SHAPE = (64, 64, 3)
-PATCH = 4  # side, in pixels, of the patch that one token represents
+FRAME_SHAPE = (64, 64, 3)  # of the simulators; films can also have another of the sizes
+FRAME_SIZES = (64, 96, 128)
+GRID_SIZE = 16  # tokens a side, whatever the size of a frame
 MIN_MSE = 1e-10  # keeps the PSNR of equal frames finite (100 dB), because JSON has no infinity
 
 

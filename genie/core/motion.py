@@ -20,6 +20,6 @@ def changed_share(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return ((larger - smaller) > PIXEL_CHANGE).any(-1).mean((-2, -1))
 
 
-def is_moving(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Whether more than `MOVING_SHARE` of the pixels changed visibly: bool `(...)`, of frames `(..., H, W, C)`."""
-    return changed_share(before, after) > MOVING_SHARE
+def is_moving(before: np.ndarray, after: np.ndarray, share: float = MOVING_SHARE) -> np.ndarray:
+    """Whether more than a share of the pixels changed visibly: bool `(...)`, of frames `(..., H, W, C)`."""
+    return changed_share(before, after) > share

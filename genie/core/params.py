@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from genie.core.frames import FRAME_SHAPE, FRAME_SIZES
 from genie.core.yaml_files import YamlError, read_yaml
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
@@ -50,9 +51,22 @@ class SplitCounts(Strict):
     test: Count
 
 
-class CollectParams(Strict):
-    """The simulator, the policy that plays it, and the amount of data to record."""
+class FilmParams(Strict):
+    """How films become frames."""
 
+    fps: Annotated[float, Field(gt=0, le=240)]
+    crop: Literal["cover", "contain"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)]
+    held_out: Annotated[float, Field(gt=0, lt=0.5)]
+    shortest_episode: Annotated[int, Field(ge=2, le=10**6)]
+    max_still: Share
+
+
+class CollectParams(Strict):
+    """Where frames come from: the simulator, the policy that plays it and the amount of data to record; or films."""
+
+    source: Literal["simulator", "films"]
+    frame_size: Literal[FRAME_SIZES]  # pyright: ignore[reportInvalidTypeForm]
+    films: FilmParams
     env_name: Literal[GAMES]  # pyright: ignore[reportInvalidTypeForm]
     distribution_mode: Literal["easy", "hard"]
     backgrounds: bool
@@ -65,6 +79,17 @@ class CollectParams(Strict):
     levels: SplitCounts
     compression: Literal["zstd", "lzf", "gzip", "none"]
     seed: Seed
+
+    @model_validator(mode="after")
+    def _simulator_draws_64(self):
+        if self.source == "simulator" and self.frame_size != FRAME_SHAPE[0]:
+            raise ValueError(f"frame_size ({self.frame_size}) must be {FRAME_SHAPE[0]}, as the simulator draws")
+        return self
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """H, W and 3."""
+        return self.frame_size, self.frame_size, 3
 
 
 class Schedule(Strict):

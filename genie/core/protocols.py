@@ -27,8 +27,9 @@ class Tracker(Protocol):
     def log_artifact(self, path: str | Path) -> None:
         """Copies a file, or a folder and all in it, to the run."""
 
-    def log_world(self, folder: str | Path) -> None:
-        """Records a world's folder as the model `world`, which `mlflow.pyfunc.load_model` plays."""
+    def log_world(self, folder: str | Path, frame_shape: tuple[int, int, int]) -> None:
+        """Records a world's folder as the model `world`, which `mlflow.pyfunc.load_model` plays; its frames are uint8
+        of `frame_shape`."""
 
     def resume(self, run_id: str) -> None:
         """Goes on with an interrupted run in place of this fresh one, unless the store has lost it."""

@@ -55,12 +55,13 @@ def lively_frame(context: int, horizon: int) -> int:
     store, length = EpisodeStore(FRAMES), context + horizon
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), NUM_CLIPS)
     clips_MTHWC = read_windows(store, starts, length)
-    moving_MS = is_moving(clips_MTHWC[:, :-1], clips_MTHWC[:, 1:])
+    moving_MS = is_moving(clips_MTHWC[:, :-1], clips_MTHWC[:, 1:], store.moving_share)
     return int(starts[moving_MS.sum(axis=1).argmax()]) + context - 1
 
 
 def lively_prompts(context: int, horizon: int, lam_fingerprint: str) -> tuple[Prompt, ...]:
-    """Prompts from the clips with the most moving transitions, one per level, at most `NUM_PROMPTS`, most motion first.
+    """Prompts from the clips with the most moving transitions, one per level, or per episode of a film, at most
+    `NUM_PROMPTS`, most motion first.
 
     Args:
         context: frames of a prompt.
@@ -74,16 +75,16 @@ def lively_prompts(context: int, horizon: int, lam_fingerprint: str) -> tuple[Pr
     store, length = EpisodeStore(FRAMES), context + horizon
     latent_actions = read_latent_actions(LATENT_ACTIONS, lam_fingerprint)
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, length), NUM_LEVELS_CLIPS)
-    levels = store.level_seeds[np.searchsorted(store.episode_starts, starts, side="right") - 1]
-    moving = np.array([_num_moving(store.read(int(start), int(start) + length)) for start in starts])
+    episodes = np.searchsorted(store.episode_starts, starts, side="right") - 1
+    levels = store.level_seeds[episodes]
+    clips = (store.read(int(start), int(start) + length) for start in starts)
+    moving = np.array([is_moving(clip[:-1], clip[1:], store.moving_share).sum() for clip in clips])
     prompts = {}
     for clip in np.argsort(-moving, kind="stable"):
         start, level = int(starts[clip]), int(levels[clip])
-        if level not in prompts and len(prompts) < NUM_PROMPTS:
+        place = int(episodes[clip]) if store.films else level
+        if place not in prompts and len(prompts) < NUM_PROMPTS:
             actions = latent_actions[start : start + context - 1].astype(np.int64)
-            prompts[level] = Prompt(store.read(start, start + context), actions, f"level {level}", level)
+            source = f"{store.films[level]}, frame {start}" if store.films else f"level {level}"
+            prompts[place] = Prompt(store.read(start, start + context), actions, source, level)
     return tuple(prompts.values())
-
-
-def _num_moving(clip_THWC: np.ndarray) -> int:
-    return int(is_moving(clip_THWC[:-1], clip_THWC[1:]).sum())

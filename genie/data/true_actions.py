@@ -1,6 +1,6 @@
-"""True actions, and windows labelled with them: for the probe, the upper bound and the steering.
+"""Windows labelled with true actions, for the probe.
 
-Separate from the other windows, so that the stages that train on those do not depend on the simulator.
+Separate from the other windows, since no other model reads true actions.
 
 Legend: B batch, T frames, S = T - 1 transitions, H W C pixels.
 """
@@ -8,7 +8,6 @@ Legend: B batch, T frames, S = T - 1 transitions, H W C pixels.
 import numpy as np
 import torch
 
-from genie.core.actions import NO_ACTION, effective_action
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import Batch, Columns, FrameWindows, frames_of, read_windows, rows_of
 
@@ -16,21 +15,21 @@ from genie.data.windows import Batch, Columns, FrameWindows, frames_of, read_win
 def read_labelled_windows(
     store: EpisodeStore, actions: np.ndarray, starts: np.ndarray, length: int
 ) -> dict[str, torch.Tensor]:
-    """Reads the windows at `starts (B,)` with their effective actions.
+    """Reads the windows at `starts (B,)` with their true actions.
 
     Args:
         store: provides the frames.
-        actions: `(num_frames,)`, all simulator actions of the store.
+        actions: `(num_frames,)`, all true actions of the store.
         starts: first frames, each `length` frames or more before its episode's end.
         length: T.
 
     Returns:
-        `frames_BTHWC` uint8 and `actions_BS` int64, indices of `EFFECTIVE_ACTIONS`.
+        `frames_BTHWC` uint8 and `actions_BS` int64.
     """
     transitions_BS = starts[:, None] + np.arange(length - 1)
     return {
         "frames_BTHWC": torch.from_numpy(read_windows(store, starts, length)),
-        "actions_BS": torch.from_numpy(effective_action(actions[transitions_BS])),
+        "actions_BS": torch.from_numpy(actions[transitions_BS].astype(np.int64)),
     }
 
 
@@ -46,7 +45,7 @@ class LabelledFrameWindows(FrameWindows):
         return super().num_bytes + self.store.num_frames
 
     def _load(self, device: torch.device) -> Columns:
-        return super()._load(device) | {"effects": torch.from_numpy(true_actions_of(self.store))}
+        return super()._load(device) | {"effects": torch.from_numpy(self.actions)}
 
     def _gather(self, columns: Columns, starts_B: torch.Tensor) -> Batch:
         frames_BT = frames_of(starts_B, self.window)
@@ -57,13 +56,3 @@ class LabelledFrameWindows(FrameWindows):
 
     def _read(self, starts_B: np.ndarray) -> Batch:
         return read_labelled_windows(self.store, self.actions, starts_B, self.window)
-
-
-def true_actions_of(store: EpisodeStore) -> np.ndarray:
-    """Effective true actions of a split, for use as latent actions: `(num_frames,)` uint8, `NO_ACTION` at an episode's
-    last frame."""
-    actions = store.actions()
-    taken = actions != NO_ACTION
-    labels = np.full(len(actions), NO_ACTION, np.uint8)
-    labels[taken] = effective_action(actions[taken])
-    return labels

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from genie.core.actions import EFFECTIVE_ACTIONS, NO_ACTION, effective_action
+from genie.core.actions import NO_ACTION
 from genie.core.frames import psnr
 from genie.core.motion import is_moving
 from genie.core.protocols import Validation
@@ -21,32 +21,34 @@ from genie.evaluation.metrics import (
 )
 from genie.models.chunks import rows_at_once
 from genie.models.lam import LatentActionModel, PixelLam, SurpriseLam
+from genie.models.measured_size import at_measured_size
 from genie.models.surprise_lam import information
 
 NUM_VALIDATION_TRANSITIONS = 512
 WINDOWS = 32  # at once on a CPU
 
 
-def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndarray:
-    """Counts how often each latent action co-occurs with each effective true action.
+def action_table(latent_actions: np.ndarray, actions: np.ndarray, num_actions: int, num_effects: int) -> np.ndarray:
+    """Counts how often each latent action co-occurs with each true action.
 
     Args:
         latent_actions: `(N,)` latent actions.
-        actions: `(N,)` simulator actions of the same transitions; transitions without an action are ignored.
+        actions: `(N,)` true actions of the same transitions; transitions without an action are ignored.
         num_actions: A.
+        num_effects: E, number of true actions.
 
     Returns:
-        Counts `(A, 6)` int64, columns as in `EFFECTIVE_ACTIONS`.
+        Counts `(A, E)` int64.
     """
     taken = actions != NO_ACTION
-    pairs = latent_actions[taken].astype(np.int64) * len(EFFECTIVE_ACTIONS) + effective_action(actions[taken])
-    return count_codes(pairs, num_actions * len(EFFECTIVE_ACTIONS)).reshape(num_actions, -1)
+    pairs = latent_actions[taken].astype(np.int64) * num_effects + actions[taken]
+    return count_codes(pairs, num_actions * num_effects).reshape(num_actions, -1)
 
 
 def action_nmi(latent_actions: np.ndarray, actions: np.ndarray) -> float:
-    """Normalised mutual information, in [0, 1], of latent and effective true actions, both `(N,)`."""
+    """Normalised mutual information, in [0, 1], of latent and true actions, both `(N,)`."""
     taken = actions != NO_ACTION
-    return normalised_mutual_information(latent_actions[taken], effective_action(actions[taken]))
+    return normalised_mutual_information(latent_actions[taken], actions[taken])
 
 
 def evaluate_lam(
@@ -71,8 +73,8 @@ def evaluate_lam(
         batch_size: windows per batch; None: as many as suit the device.
 
     Returns:
-        `action_nmi`; `codebook_usage`, `codebook_perplexity` and `min_code_share` of the inferred actions; and the
-        metrics of `_Drawing` for kind `pixels`, or of `_Information` for kind `surprise`.
+        `action_nmi`, where the true actions are known; `codebook_usage`, `codebook_perplexity` and `min_code_share` of
+        the inferred actions; and the metrics of `_Drawing` for kind `pixels`, or of `_Information` for kind `surprise`.
 
     Raises:
         ValueError: if the kind is `pixels` and nothing moves in any window.
@@ -81,28 +83,36 @@ def evaluate_lam(
     lam.eval()
     batch_size = batch_size or rows_at_once(device, WINDOWS, frames=window)
     starts = spread_starts(window_starts(store.episode_starts, store.num_frames, window), num_windows)
-    kind = _Information(lam) if isinstance(lam, SurpriseLam) else _Drawing(lam, (len(starts), window - 1), seed)
+    kind = (
+        _Information(lam)
+        if isinstance(lam, SurpriseLam)
+        else _Drawing(lam, (len(starts), window - 1), seed, store.moving_share)
+    )
     inferred = []
     for first in progress(range(0, len(starts), batch_size), name="evaluate LAM", unit="batch"):
         rows = slice(first, first + batch_size)
         frames_BTHWC = torch.from_numpy(read_windows(store, starts[rows], window)).to(device)
         inferred.append(kind.add(frames_BTHWC, rows)[:, whole].cpu().numpy())
     inferred = np.concatenate(inferred)
-    true_actions = store.actions()[starts[:, None] + np.arange(window - 1)[whole]]
-    return kind.metrics() | {
-        "action_nmi": action_nmi(inferred.ravel(), true_actions.ravel()),
+    metrics = kind.metrics()
+    if store.action_names:
+        true_actions = store.actions()[starts[:, None] + np.arange(window - 1)[whole]]
+        metrics["action_nmi"] = action_nmi(inferred.ravel(), true_actions.ravel())
+    return metrics | {
         "min_code_share": min_code_share(count_codes(inferred, lam.num_actions)),
         **codebook_metrics(inferred, lam.num_actions),
     }
 
 
 class _Drawing:
-    """Metrics of kind `pixels`: how well the decoder draws each next frame from the inferred action.
+    """Metrics of kind `pixels`: how well the decoder draws each next frame, at the measured size, from the inferred
+    action.
 
     The baselines draw it from uniformly random actions (`_random_action`) or copy the previous frame (`_copy_last`).
     """
 
-    def __init__(self, lam: PixelLam, shape: tuple[int, int], seed: int):
+    def __init__(self, lam: PixelLam, shape: tuple[int, int], seed: int, moving_share: float):
+        self._moving_share = moving_share
         self._lam, self._whole = lam, slice(lam.history - 1, None)
         self._random_actions = np.random.default_rng(seed).integers(lam.num_actions, size=shape)
         self._mse = {"psnr": [], "psnr_random_action": [], "psnr_copy_last": []}
@@ -110,6 +120,7 @@ class _Drawing:
 
     def add(self, frames_BTHWC: torch.Tensor, rows: slice) -> torch.Tensor:
         """Measures a batch of windows, which are `rows` of all windows; returns their inferred actions."""
+        frames_BTHWC = at_measured_size(frames_BTHWC)
         before_BSHWC, after_BSHWC = frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]
         actions_BS = self._lam.infer_actions(frames_BTHWC)
         random_BS = torch.from_numpy(self._random_actions[rows]).to(frames_BTHWC.device)
@@ -120,7 +131,8 @@ class _Drawing:
         }
         for name, predicted_BSHWC in predictions.items():
             self._mse[name].append(frame_mse(predicted_BSHWC, after_BSHWC)[:, self._whole])
-        self._moving.append(is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy())[:, self._whole])
+        moving_BS = is_moving(before_BSHWC.cpu().numpy(), after_BSHWC.cpu().numpy(), self._moving_share)
+        self._moving.append(moving_BS[:, self._whole])
         return actions_BS
 
     def metrics(self) -> dict[str, float]:

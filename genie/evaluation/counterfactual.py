@@ -1,6 +1,6 @@
 """Counterfactual test of control: does each button do what the real game's action does from the same state?
 
-The real game is branched over its six effective actions. From the same past, the model imagines one frame per latent
+The real game is branched over its effective actions. From the same past, the model imagines one frame per latent
 action, and each imagined frame is compared with the real branches. No frame is compared across states. So a model gains
 nothing by drawing well, or by predicting camera motion that happens under any action.
 
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.motion import changed_share
 from genie.distributed.progress import progress
 from genie.evaluation.metrics import frame_mse, mutual_information, normalised_mutual_information
@@ -121,9 +120,21 @@ def differing(next_MEHWC: np.ndarray) -> np.ndarray:
     )
 
 
-def on_ground(differs_MEE: np.ndarray) -> np.ndarray:
-    """Whether the agent can jump in each state, so that a jump differs from standing still: `(M,)` bool."""
-    return differs_MEE[:, EFFECTIVE_ACTIONS.index("stay"), EFFECTIVE_ACTIONS.index("jump")]
+def regions(differs_MEE: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Divides the states whose branches differ, `(M,)` bool each, by what their actions can do.
+
+    Args:
+        differs_MEE: whether branches differ, as returned by `differing`.
+        names: the effective actions.
+
+    Returns:
+        `ground`, where the agent can jump, so that a jump differs from standing still, and `air`, where it cannot.
+        Empty for a game without jumps.
+    """
+    if not {"stay", "jump"} <= set(names):
+        return {}
+    ground_M = differs_MEE[:, names.index("stay"), names.index("jump")]
+    return {"ground": ground_M, "air": differs_MEE.any((1, 2)) & ~ground_M}
 
 
 @torch.no_grad()
@@ -162,10 +173,11 @@ def branch_metrics(
         differs_MEE: whether branches differ, as returned by `differing`.
 
     Returns:
-        `action_nmi_ground`, over the six actions, and `action_nmi_air`, over the three that remain where a jump does
-        nothing. `action_bits_...`, the mutual information itself, in bits, over all states, for which a label must mean
-        the same in all states. `action_bits_..._within`, its mean within a state, for which it is enough that labels
-        distinguish branches. Each is present only if there are such states.
+        `action_nmi_ground`, over all actions, and `action_nmi_air`, over those that remain where a jump does nothing;
+        `action_nmi_branches`, over all actions, for a game without jumps. `action_bits_...`, the mutual information
+        itself, in bits, over all states, for which a label must mean the same in all states. `action_bits_..._within`,
+        its mean within a state, for which it is enough that labels distinguish branches. Each is present only if there
+        are such states.
     """
     # Actions are equally frequent among branches; the probe must correct for the policy's frequencies that it learnt.
     options = {"equally_frequent": True} if isinstance(model, ActionProbe) else {}
@@ -173,16 +185,16 @@ def branch_metrics(
     led_ME = np.stack(
         [
             infer_actions(model, np.concatenate([before_MTHWC, next_M1HWC], axis=1), **options)[:, -1]
-            for next_M1HWC in np.split(branches.next_MEHWC, len(EFFECTIVE_ACTIONS), axis=1)
+            for next_M1HWC in np.split(branches.next_MEHWC, len(branches.action_names), axis=1)
         ],
         axis=1,
     )
-    effect_ME = np.broadcast_to(np.arange(len(EFFECTIVE_ACTIONS)), led_ME.shape)
-    along_ME = effect_ME % 3  # stay, left or right, with a jump or without
-    ground_M = on_ground(differs_MEE)
-    air_M = differs_MEE.any((1, 2)) & ~ground_M
+    effect_E = np.arange(len(branches.action_names))
+    along_E = np.unique([_along(name) for name in branches.action_names], return_inverse=True)[1]
     metrics = {}
-    for where, chosen_M, label_ME in (("ground", ground_M, effect_ME), ("air", air_M, along_ME)):
+    everywhere = {"branches": differs_MEE.any((1, 2))}
+    for where, chosen_M in (regions(differs_MEE, branches.action_names) or everywhere).items():
+        label_ME = np.broadcast_to(along_E if where == "air" else effect_E, led_ME.shape)
         if chosen_M.any():
             led, label = led_ME[chosen_M], label_ME[chosen_M]
             within = [mutual_information(*state) for state in zip(led, label, strict=True)]
@@ -190,6 +202,11 @@ def branch_metrics(
             metrics[f"action_bits_{where}"] = mutual_information(led.ravel(), label.ravel())
             metrics[f"action_bits_{where}_within"] = float(np.mean(within))
     return metrics
+
+
+def _along(action: str) -> str:
+    """What remains of an action where a jump does nothing: stay, left or right."""
+    return action.removeprefix("jump").removeprefix("_") or "stay"
 
 
 def label_metrics(
@@ -204,7 +221,7 @@ def label_metrics(
     metrics, ceiling = (branch_metrics(model, branches, differs_MEE) for model in (lam, probe))
     shares = {
         f"action_bits_share_{where}": metrics[f"action_bits_{where}"] / ceiling[f"action_bits_{where}"]
-        for where in ("ground", "air")
+        for where in ("ground", "air", "branches")
         if ceiling.get(f"action_bits_{where}")
     }
     return metrics | {f"{name}_ceiling": value for name, value in ceiling.items()} | shares
@@ -219,18 +236,18 @@ def counterfactual_metrics(found: Counterfactuals, buttons: Sequence[Button]) ->
 
     Returns:
         `counterfactual_accuracy`; `counterfactual_chance`, the chance level under random assignment of the same frames
-        to buttons; both also as `..._ground`, over states in which a jump differs from standing still, and `..._air`,
-        over the others. `counterfactual_states`, the number of states that count, and `counterfactual_same_share`, the
-        share of states left out; only these two if no state counts.
+        to buttons; both also as `..._ground` and `..._air`, over the states of these `regions`.
+        `counterfactual_states`, the number of states that count, and `counterfactual_same_share`, the share of states
+        left out; only these two if no state counts.
     """
     counts_M = found.counts_M
-    ground_M = on_ground(found.differs_MEE)
+    where = regions(found.differs_MEE, buttons[0].names)
     hit_MA, lot_MA = _score(found, buttons)
     metrics = {
         "counterfactual_states": int(counts_M.sum()),
         "counterfactual_same_share": float(1 - counts_M.mean()),
     }
-    for suffix, chosen_M in {"": counts_M, "_ground": counts_M & ground_M, "_air": counts_M & ~ground_M}.items():
+    for suffix, chosen_M in {"": counts_M, **{f"_{name}": chosen_M for name, chosen_M in where.items()}}.items():
         if chosen_M.any():
             metrics[f"counterfactual_accuracy{suffix}"] = float(hit_MA[chosen_M].mean())
             metrics[f"counterfactual_chance{suffix}"] = float(lot_MA[chosen_M].mean())
@@ -245,7 +262,7 @@ def confusion(found: Counterfactuals, buttons: Sequence[Button]) -> np.ndarray:
     Returns:
         Counts `(E, E)` float64.
     """
-    counts_EE = np.zeros((len(EFFECTIVE_ACTIONS),) * 2)
+    counts_EE = np.zeros((len(buttons[0].names),) * 2)
     hit_MA, _ = _score(found, buttons)
     for latent, button in enumerate(buttons):
         came_M = np.where(hit_MA[:, latent], button.effect, found.closest_MA[:, latent])[found.counts_M]

@@ -6,13 +6,16 @@ Legend: `B` clips of a batch, `T` frames, `H W C` pixels, `M` feature vectors, `
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from genie.evaluation.rollouts import REAL, SERIES
+
+if TYPE_CHECKING:
+    from genie.models.probe import ActionProbe
 
 Features = Callable[[torch.Tensor], torch.Tensor]  # `(B, T, H, W, C)` uint8 -> `(M, D)`, M / B vectors per clip
 
@@ -102,6 +105,14 @@ def probe_distance(probe, horizon: int) -> FrechetDistance:
         lambda frames_BTHWC: probe.features(frames_BTHWC).flatten(0, 1),
         probe.history + horizon,
     )
+
+
+def distances_of(
+    probe: "ActionProbe | None", i3d_weights: str | None, horizon: int, device: torch.device | str
+) -> list[FrechetDistance]:
+    """The distances that can be measured: `probe_distance` if there is a probe, `i3d_distance` if there are weights."""
+    distances = [] if probe is None else [probe_distance(probe, horizon)]
+    return distances + ([i3d_distance(i3d_weights, horizon, device)] if i3d_weights else [])
 
 
 def i3d_distance(weights: str, horizon: int, device: torch.device | str = "cpu") -> FrechetDistance:

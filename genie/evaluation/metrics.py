@@ -3,6 +3,8 @@
 Legend: `...` any leading axes, `H W C` pixels, `K` codes. Frames are uint8 RGB.
 """
 
+import math
+
 import numpy as np
 import torch
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
@@ -12,7 +14,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from genie.models.chunks import rows_at_once
 from genie.models.quantizer import code_statistics
 
-SSIM_FRAMES = 64  # per batch on a CPU: each needs 2 MB during the comparison
+SSIM_FRAMES, SSIM_PIXELS = 64, 64**2  # per batch on a CPU: as many pixels need 2 MB during the comparison
 
 
 def frame_mse(frames: Tensor, targets: Tensor) -> np.ndarray:
@@ -30,7 +32,8 @@ def frame_ssim(frames: Tensor, targets: Tensor) -> np.ndarray:
 
     `(..., H, W, C)` uint8 twice -> `(...)` float64.
     """
-    batch_size = rows_at_once(frames.device, SSIM_FRAMES)
+    size = max(1, math.prod(frames.shape[-3:-1]) // SSIM_PIXELS)
+    batch_size = rows_at_once(frames.device, max(1, SSIM_FRAMES // size), frames=size)
     planes = [x.movedim(-1, -3).flatten(0, -4).split(batch_size) for x in (frames, targets)]
     # The variances are small differences of large numbers: in half precision they would be noise.
     with torch.autocast(frames.device.type, enabled=False):

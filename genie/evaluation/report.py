@@ -14,7 +14,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.protocols import Tracker
 from genie.data.caches import Tokens
 from genie.data.episodes import EpisodeStore
@@ -26,6 +25,7 @@ from genie.evaluation.pictures import (
     action_sheets,
     action_strip,
     branch_sheet,
+    button_sheet,
     contact_sheet,
     dream_sheets,
     outlined,
@@ -43,9 +43,12 @@ from genie.evaluation.rollouts import (
     liveliest,
     read_clips,
 )
+from genie.evaluation.typical_transitions import typical_transitions
 from genie.models.lam import LatentActionModel, SurpriseLam
+from genie.models.measured_size import MEASURED_SIZE
+from genie.models.registration import Box
 from genie.sources.branches import Branches
-from genie.world.controls import Button
+from genie.world.controls import STILL, Button
 from genie.world.world_model import WorldModel
 
 NUM_RECONSTRUCTIONS = 10
@@ -95,7 +98,8 @@ def write_report(
     moving = {"all": False, "moving": True}
     write_horizon(folder, {name: horizon_table(drift, moving=only) for name, only in moving.items()})
     write_codebook(folder, sum(count_codes(shard, world.tokenizer.num_codes) for shard in tokens.shards))  # pyright: ignore[reportArgumentType]
-    write_action_table(folder, action_table(latent_actions, store.actions(), world.num_actions))
+    if store.action_names:
+        write_action_table(folder, latent_actions, store, world.num_actions)
     shown = spread_starts(rollouts.starts, NUM_RECONSTRUCTIONS)
     frames_BHWC = torch.from_numpy(read_windows(store, shown, 1)[:, 0]).to(world.device)
     decoded_BHWC = world.tokenizer.decode(world.tokenizer.encode(frames_BHWC))
@@ -117,11 +121,12 @@ def write_counterfactuals(folder: Path, branches: Branches, found: Counterfactua
     """Writes `counterfactual_confusion.{csv,png}` and `branches.png`: real branches above imagined ones."""
     counts_EE = confusion(found, buttons)
     shares_EE = counts_EE / np.maximum(counts_EE.sum(axis=1, keepdims=True), 1)
-    names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    actions = branches.action_names
+    names = [action.replace("_", " ") for action in actions]
     _write_csv(
         folder / "counterfactual_confusion.csv",
         [
-            {"asked": EFFECTIVE_ACTIONS[asked], "came": EFFECTIVE_ACTIONS[came], "share": f"{share:.4f}"}
+            {"asked": actions[asked], "came": actions[came], "share": f"{share:.4f}"}
             for (asked, came), share in np.ndenumerate(shares_EE)
         ],
     )
@@ -146,7 +151,7 @@ def write_steering(folder: Path, branches: Branches, dreamed_MEFHWC: np.ndarray,
     `steering.png` shows the last frames of some states, real ones above dreamed ones. `steering_<i>.gif` shows all
     frames, for `num_gifs` of those states.
     """
-    names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    names = [action.replace("_", " ") for action in branches.action_names]
     captions = [names, [f"dream, {name}" for name in names]]
     differs_M = differing(branches.held_MEFHWC[:, :, -1]).any((1, 2))
     shown = _worth_showing(differs_M)
@@ -173,8 +178,28 @@ def write_sprite(folder: Path, store: EpisodeStore, lam: LatentActionModel) -> N
     starts = spread_starts(np.arange(store.num_frames), NUM_RECONSTRUCTIONS)
     frames_CHWC = read_windows(store, starts, 1)[:, 0]
     boxes = lam.sprites(torch.from_numpy(frames_CHWC).to(next(lam.parameters()).device))
-    frames_CHWC = np.concatenate([outlined(frames_CHWC[[i]], box) for i, box in enumerate(boxes)])
+    scale = frames_CHWC.shape[1] / MEASURED_SIZE[0]
+    scaled = [Box(*(round(side * scale) for side in box)) for box in boxes]
+    frames_CHWC = np.concatenate([outlined(frames_CHWC[[i]], box) for i, box in enumerate(scaled)])
     save_png(folder / "sprite.png", contact_sheet(frames_CHWC[None], [["the agent", *[""] * (len(starts) - 1)]]))
+
+
+def write_buttons(
+    folder: Path, store: EpisodeStore, latent_actions: np.ndarray, lam: LatentActionModel, buttons: Sequence[Button]
+) -> None:
+    """Writes `buttons.png`, mean motion and a typical transition of each latent action; only if they have no names."""
+    if buttons[0].names:
+        return
+    starts = typical_transitions(lam, store, latent_actions, buttons)
+    examples_A2HWC = np.stack(
+        [
+            np.zeros((2, *store.frame_shape), np.uint8) if start is None else store.read(start, start + 2)
+            for start in starts
+        ]
+    )
+    names = [button.caption(latent) for latent, button in enumerate(buttons)]
+    sheet = button_sheet(examples_A2HWC, [button.motion for button in buttons], STILL, names)
+    save_png(folder / "buttons.png", sheet)
 
 
 def _draw_shares(axes, shares: np.ndarray) -> None:
@@ -197,8 +222,16 @@ def write_codebook(folder: Path, counts: np.ndarray) -> None:
     _save(figure, folder / "codebook_histogram.png")
 
 
-def write_action_table(folder: Path, counts: np.ndarray) -> None:
-    """Writes `action_table.csv` (latent_action, action, count, share of the row) and `.png` from counts `(A, 6)`."""
+def write_action_table(folder: Path, latent_actions: np.ndarray, store: EpisodeStore, num_actions: int) -> None:
+    """Writes `action_table.csv` (latent_action, action, count, share of the row) and `.png` of a split.
+
+    Args:
+        folder: output folder.
+        latent_actions: `(N,)`, those of the whole split.
+        store: the split, whose true actions are known.
+        num_actions: A.
+    """
+    counts = action_table(latent_actions, store.actions(), num_actions, len(store.action_names))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     _write_csv(
         folder / "action_table.csv",
@@ -210,12 +243,12 @@ def write_action_table(folder: Path, counts: np.ndarray) -> None:
                 "share": f"{shares[latent, index]:.4f}",
             }
             for latent in range(len(counts))
-            for index, action in enumerate(EFFECTIVE_ACTIONS)
+            for index, action in enumerate(store.action_names)
         ],
     )
     figure, axes = _figure(5.5, 1.2 + 0.35 * len(counts))
     _draw_shares(axes, shares)
-    names = [action.replace("_", " ") for action in EFFECTIVE_ACTIONS]
+    names = [action.replace("_", " ") for action in store.action_names]
     axes.set_xticks(range(len(names)), names, fontsize=8)
     rows = zip(counts.sum(axis=1) / counts.sum(), range(len(counts)), strict=True)
     axes.set_yticks(range(len(counts)), [f"{latent} ({share:.0%})" for share, latent in rows], fontsize=8)

@@ -137,7 +137,7 @@ def measure_rollouts(
         for watch in watchers:
             for name, frames_BSHWC in {REAL: truth_BSHWC, **shown}.items():
                 watch(name, torch.cat([frames_BTHWC[:, :context], frames_BSHWC], dim=1))
-        moving.append(is_moving(last_B1HWC.cpu().numpy(), truth_BSHWC.cpu().numpy()))
+        moving.append(is_moving(last_B1HWC.cpu().numpy(), truth_BSHWC.cpu().numpy(), store.moving_share))
     return Rollouts(
         starts=starts,
         mse={name: np.concatenate(errors) for name, errors in mse.items()},

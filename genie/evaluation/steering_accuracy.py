@@ -1,6 +1,6 @@
 """Test of steering by arrows, as people play: does a dream under an arrow match the real game under that arrow?
 
-The real game is branched as in the counterfactual test, with each of its six effective actions held for some frames.
+The real game is branched as in the counterfactual test, with each of its effective actions held for some frames.
 The world is steered from the same past by the arrow of each action. A reference uses the latent actions inferred from
 the real branches instead, which are unavailable to an arrow.
 
@@ -11,7 +11,6 @@ actions, `F` frames that each is held for, `H W C` pixels (uint8).
 import numpy as np
 import torch
 
-from genie.core.actions import EFFECTIVE_ACTIONS
 from genie.core.frames import psnr
 from genie.evaluation.counterfactual import (
     STATES,
@@ -28,7 +27,7 @@ from genie.evaluation.metrics import frame_mse
 from genie.models.chunks import rows_at_once
 from genie.models.lam import LatentActionModel
 from genie.sources.branches import Branches
-from genie.world.controls import ARROWS
+from genie.world.controls import arrows_of
 from genie.world.world_model import WorldModel
 
 
@@ -77,7 +76,7 @@ def dream_branches(
         actions_MEF: latent actions to press instead of those chosen by the arrows.
         batch_size: states per batch; None: as many as suit the device.
     """
-    num_arrows, dreamed_MEFHWC = len(EFFECTIVE_ACTIONS), np.empty_like(branches.held_MEFHWC)
+    num_arrows, dreamed_MEFHWC = len(branches.action_names), np.empty_like(branches.held_MEFHWC)
     batch_size = batch_size or rows_at_once(world.device, STATES, frames=num_arrows * world.context_frames)
     for rows, stood in at_states(world, branches, past_actions_MS, seed, batch_size, name="steer"):
         held = stood.fork(num_arrows)
@@ -118,7 +117,9 @@ def steering_metrics(dreamed_MEFHWC: np.ndarray, branches: Branches, suffix: str
     for name, frame in (("_1", 0), ("", -1)):
         dreamed_MEHWC, real_MEHWC = dreamed_MEFHWC[:, :, frame], branches.held_MEFHWC[:, :, frame]
         closest_ME = closest_branches(torch.tensor(dreamed_MEHWC), torch.tensor(real_MEHWC))
-        found = counterfactual_metrics(Counterfactuals(dreamed_MEHWC, closest_ME, differing(real_MEHWC)), ARROWS)
+        found = counterfactual_metrics(
+            Counterfactuals(dreamed_MEHWC, closest_ME, differing(real_MEHWC)), arrows_of(branches.action_names)
+        )
         told = {f"steering_accuracy{suffix}{name}": found.get("counterfactual_accuracy")}
         if not suffix:
             told[f"steering_chance{name}"] = found.get("counterfactual_chance")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
@@ -56,6 +57,20 @@ def save_model(folder: str | Path, model: nn.Module) -> str:
         (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
         (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
     return content["fingerprint"]
+
+
+def save_untrained(folder: str | Path, model_class: Any, why: str) -> None:
+    """Writes, atomically, that a stage trained no model, for `load_if_trained`."""
+    with replacing_folder(folder) as temporary:
+        (temporary / CONFIG).write_text(json.dumps({"model": model_class.kind, "untrained": why}, indent=2) + "\n")
+
+
+def load_if_trained(folder: str | Path, model_class: type[Model], device: torch.device | str = "cpu") -> Model | None:
+    """Same as `load_model`, but None if `save_untrained` wrote the folder."""
+    with suppress(OSError, ValueError):
+        if "untrained" in json.loads((Path(folder) / CONFIG).read_bytes()):
+            return None
+    return load_model(folder, model_class, device)
 
 
 @overload

@@ -94,7 +94,7 @@ class Dynamics(nn.Module):
         self.token_norm = nn.LayerNorm(token_width)
         self.compensation = None
         if config.motion_compensation:
-            self.compensation = MotionCompensation(config.grid, config.num_codes, config.num_actions)
+            self.compensation = MotionCompensation(config.num_codes, config.num_actions)
             self.foreseen_patch_in = nn.Linear(token_width * config.patch_size**2, config.width, bias=False)
             self.displacement_in = nn.Linear(2, config.width, bias=False)
             self.foreseen_gain = nn.Parameter(torch.full((token_width,), FORESEEN_GAIN))

@@ -7,7 +7,7 @@ frame. The displacement is predicted from past displacements, the content of the
 (`genie.models.motion_predictor`). Where the camera stands still, nothing is moved.
 
 Axes: `B` batch, `T` frames, `M` any number of frames, `N` tokens per frame, `H W C` pixels, `R` past displacements,
-`d` the two components of each.
+`d` the two components of each, in pixels of the measured size.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genie.core.frames import PATCH
+from genie.models.measured_size import MEASURED_SIZE
 from genie.models.motion_predictor import MotionPredictor, MotionPredictorConfig
 from genie.models.recent_motion import REMEMBERED, look
 from genie.models.registration import warp
@@ -29,7 +29,7 @@ class Foreseen(NamedTuple):
     """Predictions of frames from the frames before them.
 
     Attributes:
-        displacement_BTd: predicted displacement of the picture, in pixels.
+        displacement_BTd: predicted displacement of the picture.
         tokens_BTN: tokens of the frame before, moved by it; the mask token where at most half of a patch is known.
     """
 
@@ -55,17 +55,15 @@ class MotionCompensation(nn.Module):
     """Moves the last frame by the displacement predicted from it and an action.
 
     Args:
-        grid: rows and columns of tokens.
         num_codes: number of codes; also the index of the mask token.
         num_actions: number of actions; also the index of the unknown action.
     """
 
-    def __init__(self, grid: tuple[int, int], num_codes: int, num_actions: int):
+    def __init__(self, num_codes: int, num_actions: int):
         super().__init__()
         self.mask_token = num_codes
-        frame_size = PATCH * grid[0], PATCH * grid[1]
         # Trained beforehand and frozen; the dynamics model learns to use its predictions as they are.
-        self.predictor = MotionPredictor(MotionPredictorConfig(num_actions, frame_size)).requires_grad_(False)
+        self.predictor = MotionPredictor(MotionPredictorConfig(num_actions)).requires_grad_(False)
         self._tokenizers: tuple[Tokenizer, ...] = ()  # in a tuple, since submodules are trained and saved
 
     def see_through(self, tokenizer: Tokenizer) -> None:
@@ -98,7 +96,7 @@ class MotionCompensation(nn.Module):
 
         Args:
             frames_BTHWC: uint8 frames.
-            moved_Bd: displacements `(B, R + T - 1, 2)`, in pixels: the R that led to the first frame, and those between
+            moved_Bd: displacements `(B, R + T - 1, 2)`: the R that led to the first frame, and those between
                 the frames.
             action_BT: the action that follows each frame.
         """
@@ -111,8 +109,9 @@ class MotionCompensation(nn.Module):
     @torch.no_grad()
     def _move(self, frames_MHWC: torch.Tensor, displacement_Md: torch.Tensor) -> torch.Tensor:
         """Tokens `(M, N)` of frames moved by displacements; the mask token where most of a patch is unknown."""
+        displacement_Md = displacement_Md * (frames_MHWC.shape[1] / MEASURED_SIZE[0])  # in pixels of these frames
         displacement_Md = (displacement_Md * FRACTIONS).round() / FRACTIONS
         moved_MHWC, known_MHW = warp(frames_MHWC.float(), displacement_Md)
         tokens_MN = self.tokenizer.encode(moved_MHWC.round().to(torch.uint8))
-        known_MN = F.avg_pool2d(known_MHW.float(), PATCH).flatten(1)
+        known_MN = F.avg_pool2d(known_MHW.float(), self.tokenizer.patch).flatten(1)
         return torch.where(known_MN > 0.5, tokens_MN, self.mask_token)

@@ -1,16 +1,17 @@
 """Motion encoder: features of transitions, for the latent action model and for the probe that evaluates it.
 
-Axes: `B` batch, `T` frames, `H W C` pixels, `h w` grid of 4x4 patches, `P` pixels of a patch, `D` width, `M` any number
-of transitions.
+Axes: `B` batch, `T` frames, `H W C` pixels, `h w` grid of 4x4 patches of a frame at the measured size, `P` pixels of a
+patch, `D` width, `M` any number of transitions.
 """
 
 import torch
 from einops import rearrange
 from torch import nn
 
-from genie.core.frames import PATCH
 from genie.models.convolution import ResidualBlock
+from genie.models.measured_size import at_measured_size
 
+PATCH = 4  # side in pixels of the measured size
 PATCH_DIM = 3 * PATCH**2
 
 
@@ -47,8 +48,13 @@ class MotionEncoder(nn.Module):
 
 
 def to_patches(frames_BTHWC: torch.Tensor) -> torch.Tensor:
-    """Converts uint8 frames to `(B, T, P, h, w)` in [-0.5, 0.5], with the pixels of a patch as channels."""
-    patches = rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (c p q) h w", p=PATCH, q=PATCH)
+    """Converts uint8 frames, averaged to the measured size, to `(B, T, P, h, w)` in [-0.5, 0.5], with the pixels of a
+    patch as channels.
+
+    Raises:
+        FrameSizeError: the frames have an unsupported size.
+    """
+    patches = rearrange(at_measured_size(frames_BTHWC), "b t (h p) (w q) c -> b t (c p q) h w", p=PATCH, q=PATCH)
     return patches.float() / 255 - 0.5
 
 

@@ -1,7 +1,7 @@
 """Motion prediction: displacement of the whole picture in the next frame, from the past and the action.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `R` past
-displacements, `d` the two components of each: pixels to the right and downwards.
+displacements, `d` the two components of each: pixels to the right and downwards, of the measured size.
 
 The motion predictor is trained separately from the dynamics model and before it. Displacements are measured between
 frames (`genie.models.registration`), so a small network can see every transition many times in the time in which the
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genie.core.frames import FRAME_SHAPE
+from genie.models.measured_size import MEASURED_SIZE
 from genie.models.recent_motion import PIXELS, REMEMBERED, as_seen, cut_short, num_seen, observe_motion
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class MotionPredictorConfig:
 
     Attributes:
         num_actions: number of actions; also the index of the unknown action.
-        frame_size: rows and columns of a frame.
+        frame_size: rows and columns of a frame at the measured size.
         lam_fingerprint: identifies the LAM of the latent actions.
     """
 
     num_actions: int
-    frame_size: tuple[int, int] = FRAME_SHAPE[:2]
+    frame_size: tuple[int, int] = MEASURED_SIZE
     lam_fingerprint: str = ""
 
 
@@ -95,7 +95,7 @@ def build_motion_predictor(params: "MotionParams", **known) -> MotionPredictor:
 
     Args:
         params: its seed.
-        known: config fields: those of the actions, from the caches, and `frame_size`.
+        known: config fields: those of the actions, from the caches.
     """
     torch.manual_seed(params.seed)
     return MotionPredictor(MotionPredictorConfig(**known))

@@ -1,7 +1,7 @@
 """Latent action model of kind `pixels`, as in Genie (section 2.1): a code lets a decoder draw the next frame.
 
-Axes: `B` batch, `T` frames, `S = T - 1` transitions, `H W C` pixels, `h w` grid of 4x4 patches, `D` width, `A` latent
-actions, `M` any number of transitions.
+Axes: `B` batch, `T` frames, `S = T - 1` transitions, `H W C` pixels, `h w` grid of 4x4 patches of a frame at the
+measured size, `D` width, `A` latent actions, `M` any number of transitions.
 
 The encoder sees each transition, including the next frame, and outputs one of A codes. The decoder must draw the next
 frame from past frames and that code alone. Both are convolutional and see `history` frames, including the present one,
@@ -15,11 +15,10 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from genie.core.frames import PATCH
 from genie.distributed.collectives import BatchNorm
 from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock, activation
-from genie.models.motion_encoder import PATCH_DIM, MotionEncoder, histories, to_patches
+from genie.models.motion_encoder import PATCH, PATCH_DIM, MotionEncoder, histories, to_patches
 from genie.models.quantizer import VectorQuantizer, code_statistics
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class PixelLam(nn.Module):
             actions_BS: latent actions.
 
         Returns:
-            uint8 frames `(B, S, H, W, 3)`; the s-th is the drawn frame s + 1.
+            uint8 frames `(B, S, 64, 64, 3)`, at the measured size; the s-th is the drawn frame s + 1.
         """
         patches_BSPhw = to_patches(frames_BTHWC[:, : actions_BS.shape[1]])
         history_MPhw = histories(patches_BSPhw, self.history).flatten(0, 1)

@@ -4,7 +4,7 @@ The motion predictor and the steering both take it as input, to predict the next
 action that leads to the next frame.
 
 Axes: `B` batch, `T` frames, `S = T - 1` transitions, `M` any number of transitions, `H W C` pixels, `R` past
-displacements, `d` the two components of each: pixels to the right and downwards.
+displacements, `d` the two components of each: pixels to the right and downwards, of the measured size.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from genie.distributed.collectives import my_share, num_ranks
+from genie.models.measured_size import at_measured_size
 from genie.models.registration import displacements, past_displacements
 
 REMEMBERED = 4  # number of past displacements, R
@@ -26,7 +27,7 @@ class RecentMotion(NamedTuple):
     """Recent motion of worlds while they are played.
 
     Attributes:
-        frame_BHWC: uint8, the last frame.
+        frame_BHWC: uint8, the last frame, of any supported size.
         moved_BRd: the last R displacements up to it, in pixels, the latest last; 0 before the first.
     """
 
@@ -55,24 +56,29 @@ def observe_motion(frames_BTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
     Returns:
         `next_Md`, the displacement of the transition; `past_MRd`, those before it, the latest first and 0 before the
         first; `coarse_MHW` uint8, the frame before it as returned by `look`; each `(B, S, ...)`.
+
+    Raises:
+        FrameSizeError: the frames have an unsupported size.
     """
+    frames_BTHWC = at_measured_size(frames_BTHWC)
     moved_BSd = measure(frames_BTHWC)
     past_BSRd, coarse_BSHW = past_displacements(moved_BSd, REMEMBERED), look(frames_BTHWC[:, :-1])
     return {"next_Md": moved_BSd, "past_MRd": past_BSRd, "coarse_MHW": coarse_BSHW}
 
 
 def look(frames_THWC: torch.Tensor) -> torch.Tensor:
-    """Converts uint8 frames `(..., H, W, C)` to coarse gray frames, uint8 `(..., H / 2, W / 2)`."""
-    gray = frames_THWC.float().mean(-1)
+    """Converts uint8 frames `(..., H, W, C)` to coarse gray frames, uint8 `(..., 32, 32)`."""
+    gray = at_measured_size(frames_THWC).float().mean(-1)
     coarse = F.avg_pool2d(gray.flatten(0, -3), COARSE)
     return coarse.round().to(torch.uint8).unflatten(0, gray.shape[:-2])
 
 
 def measure(frames_BTHWC: torch.Tensor) -> torch.Tensor:
-    """Measures the displacement of the picture from each frame to the next: `(B, T - 1, 2)`, in pixels."""
+    """Measures the displacement of the picture from each frame to the next: `(B, T - 1, 2)`, in pixels of the measured
+    size."""
     if frames_BTHWC.shape[1] < 2:
         return frames_BTHWC.new_zeros((len(frames_BTHWC), 0, 2), dtype=torch.float32)
-    return displacements(frames_BTHWC)
+    return displacements(at_measured_size(frames_BTHWC))
 
 
 def num_seen(frame_size: tuple[int, int]) -> int:

@@ -52,7 +52,7 @@ def displacements(frames_BTHWC: torch.Tensor, ignored: Box | None = None) -> tor
     """Displacement of the picture in each transition: float32 `(B, S, 2)`, in pixels, at most `MAX_SHIFT` either way.
 
     Args:
-        frames_BTHWC: uint8 frames, T >= 2.
+        frames_BTHWC: uint8 frames of the measured size, T >= 2.
         ignored: pixels to ignore in both frames, such as a sprite that stays in place.
     """
     num_clips, num_frames, height, width, _ = frames_BTHWC.shape

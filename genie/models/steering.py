@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genie.core.frames import FRAME_SHAPE
 from genie.distributed.collectives import my_share, num_ranks
+from genie.models.measured_size import MEASURED_SIZE
 from genie.models.recent_motion import (
     REMEMBERED,
     RecentMotion,
@@ -42,13 +42,13 @@ class SteeringConfig:
     Attributes:
         num_effects: E.
         num_actions: A.
-        frame_size: rows and columns of a frame.
+        frame_size: rows and columns of a frame at the measured size.
         lam_fingerprint: identifies the LAM of the latent actions.
     """
 
     num_effects: int
     num_actions: int
-    frame_size: tuple[int, int] = FRAME_SHAPE[:2]
+    frame_size: tuple[int, int] = MEASURED_SIZE
     lam_fingerprint: str = ""
 
 
@@ -159,7 +159,7 @@ def build_steering(params: "SteeringParams", **known) -> Steering:
 
     Args:
         params: its seed.
-        known: config fields: those of the actions, from the caches, `num_effects` and `frame_size`.
+        known: config fields: those of the actions, from the caches, and `num_effects`.
     """
     torch.manual_seed(params.seed)
     return Steering(SteeringConfig(**known))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from genie.core.frames import FRAME_SHAPE, PATCH
+from genie.core.frames import GRID_SIZE
 from genie.models.config import config_from
 from genie.models.convolution import ResidualBlock
 from genie.models.quantizer import FSQ, VectorQuantizer, code_statistics
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Shape of the tokenizer; `params.yaml` documents each value."""
+    """Shape of the tokenizer; `params.yaml` documents each value but the last.
+
+    Attributes:
+        image_size: pixels a side of a frame, a multiple of `GRID_SIZE`.
+    """
 
     quantizer: Literal["fsq", "vq"]
     fsq_levels: tuple[int, ...]
@@ -35,11 +39,15 @@ class TokenizerConfig:
     ema_decay: float
     width: int
     num_blocks: int
-    image_size: int = FRAME_SHAPE[0]
+    image_size: int
 
 
 class Tokenizer(nn.Module):
     """Encodes frames as 16x16 tokens, and decodes tokens to frames.
+
+    Attributes:
+        grid: rows and columns of tokens.
+        patch: pixels a side of the part of a frame that a token stands for.
 
     Args:
         config: shape of the model.
@@ -52,7 +60,9 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.config = config
-        self.grid = (config.image_size // PATCH,) * 2
+        assert config.image_size % GRID_SIZE == 0, "a frame must part into whole patches"
+        self.grid = (GRID_SIZE, GRID_SIZE)
+        self.patch = config.image_size // GRID_SIZE
         if config.quantizer == "fsq":
             self.quantizer = FSQ(list(config.fsq_levels))
         else:
@@ -60,9 +70,9 @@ class Tokenizer(nn.Module):
                 config.num_codes, config.code_dim, config.commitment_weight, config.ema_decay
             )
         self.num_codes = self.quantizer.num_codes
-        width, patch_dim = config.width, 3 * PATCH**2
+        width, patch_dim = config.width, 3 * self.patch**2
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(PATCH),
+            nn.PixelUnshuffle(self.patch),
             nn.Conv2d(patch_dim, width, 3, padding=1),
             *(ResidualBlock(width) for _ in range(config.num_blocks)),
             nn.LeakyReLU(0.1),
@@ -73,7 +83,7 @@ class Tokenizer(nn.Module):
             *(ResidualBlock(width) for _ in range(config.num_blocks)),
             nn.LeakyReLU(0.1),
             nn.Conv2d(width, patch_dim, 3, padding=1),
-            nn.PixelShuffle(PATCH),
+            nn.PixelShuffle(self.patch),
         )
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -105,7 +115,7 @@ class Tokenizer(nn.Module):
         patches = []
         for codes in torch.arange(self.num_codes, device=device).split(256):
             frames = self.decode(codes.unsqueeze(1).expand(-1, math.prod(self.grid)))
-            middle = slice(self.config.image_size // 2, self.config.image_size // 2 + PATCH)
+            middle = slice(self.config.image_size // 2, self.config.image_size // 2 + self.patch)
             patches.append(frames[:, middle, middle].flatten(1))
         return torch.cat(patches).float() / 255
 
@@ -121,7 +131,7 @@ def _to_pixels(frames_BHWC: torch.Tensor) -> torch.Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def build_tokenizer(params: "TokenizerParams") -> Tokenizer:
-    """Builds a tokenizer with weights initialised from `params.seed`."""
+def build_tokenizer(params: "TokenizerParams", image_size: int) -> Tokenizer:
+    """Builds a tokenizer of frames of `image_size` pixels a side, with weights initialised from `params.seed`."""
     torch.manual_seed(params.seed)
-    return Tokenizer(config_from(TokenizerConfig, params))
+    return Tokenizer(config_from(TokenizerConfig, params, image_size=image_size))

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from genie.core.actions import EFFECTIVE_ACTIONS, NO_ACTION, effective_action
+from genie.core.actions import NO_ACTION
 from genie.data.episodes import EpisodeStore
 from genie.data.read_ahead import read_ahead
+from genie.data.transitions import observe_split
 from genie.distributed.progress import progress
 from genie.models.chunks import GPU_FRAMES
-from genie.models.lam import LatentActionModel
+from genie.models.lam import LatentActionModel, SurpriseLam
 from genie.world.controls import Button, name_buttons
 
 
@@ -76,6 +77,23 @@ def count_buttons(store: EpisodeStore, latent_actions: np.ndarray, num_actions: 
     actions = store.actions()
     taken = actions != NO_ACTION
     assert NO_ACTION not in latent_actions[taken], "latent actions of other episodes"
-    met_AE = np.zeros((num_actions, len(EFFECTIVE_ACTIONS)), int)
-    np.add.at(met_AE, (latent_actions[taken], effective_action(actions[taken])), 1)
-    return name_buttons(met_AE)
+    met_AE = np.zeros((num_actions, len(store.action_names)), int)
+    np.add.at(met_AE, (latent_actions[taken], actions[taken]), 1)
+    return name_buttons(met_AE, store.action_names)
+
+
+def measure_buttons(lam: LatentActionModel, store: EpisodeStore, latent_actions: np.ndarray) -> tuple[Button, ...]:
+    """Describes latent actions by the mean displacement of the agent under each, where the LAM measures one.
+
+    Args:
+        lam: the latent action model; kind `pixels` measures none.
+        store: a split of N frames.
+        latent_actions: `(N,)` latent actions inferred from the split, `NO_ACTION` at an episode's last frame.
+    """
+    if not isinstance(lam, SurpriseLam):
+        return (Button(),) * lam.num_actions
+    # Negative: the LAM measures the picture, which moves the other way if a camera follows the agent.
+    moved_Nd = -observe_split(lam, store)["next_Md"]
+    chosen = [moved_Nd[latent_actions == action] for action in range(lam.num_actions)]
+    means = [moved.mean(0, dtype=np.float64).round(2).tolist() if len(moved) else None for moved in chosen]
+    return tuple(Button(motion=mean and (mean[0], mean[1])) for mean in means)

@@ -69,14 +69,14 @@ class MlflowTracker(Tracker):
         else:
             self._write(partial(self._client.log_artifact, self.run_id, str(path)))
 
-    def log_world(self, folder):
+    def log_world(self, folder, frame_shape):
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.models import ModelSignature
         from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-        frames = (np.dtype(np.uint8), (-1, 64, 64, 3))
+        frames = (np.dtype(np.uint8), (-1, *frame_shape))
         signature = ModelSignature(
             inputs=Schema([TensorSpec(*frames, "prompt"), TensorSpec(np.dtype(np.int64), (-1,), "actions")]),
             outputs=Schema([TensorSpec(*frames)]),

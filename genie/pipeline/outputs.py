@@ -30,9 +30,10 @@ def write_fingerprints(*models) -> None:
     write_json("fingerprints", {model.kind: model.fingerprint for model in models})
 
 
-def write_curve(name: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes `data/curves/<name>.csv`; a column that a row lacks stays empty there."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+def write_curve(name: str, rows: Sequence[Mapping[str, float]], columns: Sequence[str] = ()) -> None:
+    """Writes `data/curves/<name>.csv`; a column that a row lacks stays empty there. The header is `columns`, needed if
+    there are no rows, or the keys of the rows."""
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     with replacing(CURVES_FOLDER / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -45,7 +45,8 @@ def export(params: Params, *, models: Path, metrics: Path, out: Path, made: str 
     world = WorldModel.load(models, Sampling(**params.sampling.model_dump()))
     lam_fingerprint = world.dynamics.config.lam_fingerprint
     world.prompts = lively_prompts(world.context_frames, params.evaluate.horizon, lam_fingerprint)
-    made = made or f"Trained by `{training_command(params)}`."
+    frames = "films" if params.collect.source == "films" else f"Procgen's {params.collect.env_name}"
+    made = made or f"Trained on frames of {frames} by `{training_command(params)}`."
     details = {"made": made, "halving_cost": halving_cost(world)}
     try:
         # Only metrics of this run: seeds and the upper bound may have been measured at another scale.
@@ -66,7 +67,7 @@ def _check_fingerprints(world: WorldModel, metrics: Path) -> None:
         measured = json.loads(path.read_text())
     except (OSError, ValueError):
         raise ResultsError(f"{path}: missing or damaged; the pipeline writes it: dvc repro evaluate") from None
-    for model in (world.tokenizer, world.dynamics, world.steering):
+    for model in filter(None, (world.tokenizer, world.dynamics, world.steering)):
         if measured.get(model.kind) != model.fingerprint:
             raise ExportError(
                 f"--metrics {metrics}: they are of the {model.kind} {measured.get(model.kind)}, and this is the "

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.core.paths import METRICS_FOLDER
 from genie.training.costs import (
@@ -171,7 +170,7 @@ def make_plan(
         models=models,
         hours=sum(model.hours for model in models),
         frames=frames,
-        raw_bytes=frames * math.prod(FRAME_SHAPE),
+        raw_bytes=frames * math.prod(params.collect.frame_shape),
         stored_bytes=round(frames * bytes_per_frame),
         token_bytes=frames * TOKENS_A_FRAME * TOKEN_BYTES,
         action_bytes=frames * ACTION_BYTES,

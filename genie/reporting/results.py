@@ -34,14 +34,14 @@ class Row:
             last dreamed frames of short and of long clips.
         digits: number of decimals.
         meaning: one-line description.
-        kind: the only kind of LAM that has this metric; None if both have it.
+        needs: what this metric is measured of, if not every run has it: a kind of LAM, or the true actions.
     """
 
     file: str
     key: str
     digits: int
     meaning: str
-    kind: str | None = None
+    needs: str | None = None
 
 
 ROWS = (
@@ -56,13 +56,20 @@ ROWS = (
     Row("lam", "codebook_usage", 3, "share of the latent actions in use"),
     Row("lam", "codebook_perplexity", 2, "latent actions in use if all were equally frequent"),
     Row("lam", "min_code_share", 3, "share of transitions that the rarest latent action explains"),
-    Row("lam", "action_nmi{}", 3, "mutual information with the true actions, normalised to [0, 1]"),
+    Row("lam", "action_nmi{}", 3, "mutual information with the true actions, normalised to [0, 1]", "true actions"),
     Row("motion", "motion_error{}", 2, "pixels between how far the picture moves and how far was predicted"),
-    Row("steering", "arrow_bits{}", 2, "bits that a latent action still takes to tell from the past and the arrow"),
+    Row(
+        "steering",
+        "arrow_bits{}",
+        2,
+        "bits that a latent action still takes to tell from the past and the arrow",
+        "true actions",
+    ),
     Row("dynamics", "cross_entropy", 3, "nats a token, next frame wholly masked"),
     Row("dynamics", "token_accuracy", 3, "share of that frame's tokens guessed right"),
     Row("evaluate", "action_nmi_ground{}", 3, "`action_nmi` of branches of the real game, where a jump can start"),
     Row("evaluate", "action_nmi_air{}", 3, "`action_nmi` of branches in the air, of stay, left and right"),
+    Row("evaluate", "action_nmi_branches{}", 3, "`action_nmi` of branches of a real game without jumps"),
     Row("evaluate", "action_bits_ground{}", 2, "bits of the action on branches of the ground, of 2.58"),
     Row("evaluate", "action_bits_ground_within{}", 2, "the same within each state: are its branches told apart?"),
     Row("evaluate", "action_bits_air{}", 2, "bits of the action on branches in the air, of 1.58"),
@@ -122,8 +129,8 @@ def results_table(metrics: Mapping[str, Mapping]) -> str:
         horizons = [int(t) for key in found for t in re.findall(r"^psnr_(\d+)$", key)]
         dreamed = {"horizon": min(horizons, default=0), "drift": max(horizons, default=0)}
         name = row.key.format("", **dreamed)
-        # `evaluate` omits what it cannot measure: not every game has moving frames, or branches that differ.
-        if name not in found and (row.kind or row.file == "evaluate"):
+        # What cannot be measured is left out: not every source has true actions, moving frames or a game to branch.
+        if name not in found and (row.needs or row.file == "evaluate"):
             continue
         if name not in found:
             raise ResultsError(f"{row.file}.json: holds no {name}; write it anew: make repro")

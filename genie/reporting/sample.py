@@ -70,7 +70,10 @@ def sample(
         rows = [[action] * params.evaluate.horizon for action in range(played.num_actions)]
     else:
         rows = [parse_actions(actions, played.num_actions)]
-    prompt = picture_prompt(image) if image is not None else _real_prompt(played, frame, params.evaluate.horizon)
+    if image is not None:
+        prompt = picture_prompt(image, played.frame_shape)
+    else:
+        prompt = _real_prompt(played, frame, params.evaluate.horizon)
 
     frames = chain.from_iterable(dream(played, prompt, row, params.evaluate.seed) for row in rows)
     if not quiet:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genie.core.actions import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, effective_action
+from genie.core.actions import GameActions, game_actions
 from genie.core.frames import FRAME_SHAPE
 from genie.core.params import CollectParams
 from genie.sources.levels import shards_of, simulator_of
@@ -26,11 +26,13 @@ class Branches:
     """M states, each with its past and its future under every effective action.
 
     Attributes:
+        action_names: names of the effective actions.
         past_MTHWC: the frames up to and including each state's own.
         taken_MS: the effective actions between them.
         held_MEFHWC: the frames that follow while each effective action is held.
     """
 
+    action_names: tuple[str, ...]
     past_MTHWC: np.ndarray
     taken_MS: np.ndarray
     held_MEFHWC: np.ndarray
@@ -60,6 +62,7 @@ def play_branches(
     """
     stride = past_frames + FRAMES_BETWEEN
     max_played = MAX_PLAYED * stride * -(-num_states // params.num_envs)
+    game = game_actions(params.env_name)
     simulator, policy = simulator_of(params, shards_of(params, split)[0])
     with closing(simulator):
         past, taken = deque(maxlen=past_frames), deque(maxlen=past_frames - 1)
@@ -80,29 +83,29 @@ def play_branches(
                 )
                 break
             if num_played % stride == 0:
-                held_BEFHWC, lives_on = _branch(simulator, held_frames)
+                held_BEFHWC, lives_on = _branch(simulator, game, held_frames)
                 chosen = np.flatnonzero(lives_on & (age >= past_frames))
                 past_BTHWC = np.stack(past, axis=1)
                 taken_BS = np.stack(taken, axis=1) if taken else np.empty((params.num_envs, 0), int)
                 found.append((past_BTHWC[chosen], taken_BS[chosen], held_BEFHWC[chosen]))
                 num_found += len(chosen)
             actions = policy()
-            taken.append(effective_action(actions))
+            taken.append(game.effective(actions))
             simulator.act(actions)
     if not num_found:
         return None
-    return Branches(*(np.concatenate(parts)[:num_states] for parts in zip(*found, strict=True)))
+    return Branches(game.names, *(np.concatenate(parts)[:num_states] for parts in zip(*found, strict=True)))
 
 
-def _branch(simulator: Simulator, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _branch(simulator: Simulator, game: GameActions, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames `(num_envs, E, F, H, W, C)` under each action, and whether each life continues under all of them; restores
     the simulator's state."""
     state = simulator.save()
-    held_BEFHWC = np.empty((simulator.num_envs, len(EFFECTIVE_ACTIONS), num_frames, *FRAME_SHAPE), np.uint8)
+    held_BEFHWC = np.empty((simulator.num_envs, len(game.names), num_frames, *FRAME_SHAPE), np.uint8)
     lives_on = np.ones(simulator.num_envs, bool)
-    for index, action in enumerate(EFFECTIVE_ACTIONS):
+    for index, action in enumerate(game.numbers):
         for frame in range(num_frames):
-            simulator.act(np.full(simulator.num_envs, ACTION_OF_EFFECT[action]))
+            simulator.act(np.full(simulator.num_envs, action))
             held_BEFHWC[:, index, frame], is_new = simulator.observe()
             lives_on &= ~is_new
         simulator.restore(state)

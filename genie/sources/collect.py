@@ -62,7 +62,7 @@ def collect(params: CollectParams, folder: str | Path, num_threads: int = 0, *, 
     record = partial(_collect_shards, params, num_threads or num_cores())
     write = partial(write_shards, folder, shards, is_finished=partial(_is_finished, params), write=record)
     if resume:
-        identity = {"params": params.model_dump(), "schema_version": SCHEMA_VERSION, **distribution()}
+        identity = {"params": _flat(params), "schema_version": SCHEMA_VERSION, **distribution()}
         unfinished = resume_folder("collect", identity)
         claim(unfinished)
         num_frames = write(unfinished, name="collect")
@@ -89,11 +89,11 @@ def collect_metrics(folder: str | Path) -> dict[str, int | float]:
 
 
 def moving_fraction(store: EpisodeStore) -> float:
-    """Share of a split's transitions that `is_moving`."""
+    """Share of a split's transitions that `is_moving`, by the split's own share of the pixels."""
     num_moving = num_transitions = 0
     for episode in store.episode_slices():
         frames = store.read(episode.start, episode.stop)
-        num_moving += int(is_moving(frames[:-1], frames[1:]).sum())
+        num_moving += int(is_moving(frames[:-1], frames[1:], store.moving_share).sum())
         num_transitions += len(frames) - 1
     return num_moving / max(num_transitions, 1)
 
@@ -161,13 +161,15 @@ def _collect_shard(
         writing_hdf5(path) as file,
         EpisodeWriter(file, shard.num_frames, params.compression, _attributes(params, shard)) as writer,
     ):
-        _record(bursts, policy, writer, advance)
+        _record(bursts, policy, writer, shard.num_frames, advance)
         writer.finish()
 
 
-def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, advance: Callable[[int], object]) -> None:
+def _record(
+    bursts: Bursts, policy: Policy, writer: EpisodeWriter, num_frames: int, advance: Callable[[int], object]
+) -> None:
     """Fills the writer; stores each burst of frames while the simulator plays the next one."""
-    num_envs, num_steps = bursts.num_envs, -(-writer.num_frames // bursts.num_envs)
+    num_envs, num_steps = bursts.num_envs, -(-num_frames // bursts.num_envs)
     max_length, burst, size = _lengths(num_envs)
     # Ring buffer: frame t is at t % size, and stays there until its life is stored, while the next burst is played.
     frames = np.empty((num_envs, size, *FRAME_SHAPE), np.uint8)
@@ -201,7 +203,7 @@ def _record(bursts: Bursts, policy: Policy, writer: EpisodeWriter, advance: Call
             lengths = step - starts
             end_lives(np.flatnonzero((new | (lengths == limits)) & (lengths > 0)), step)
             seeds = new_seeds
-        advance(min(is_new.size, writer.num_frames - start * num_envs))
+        advance(min(is_new.size, num_frames - start * num_envs))
     end_lives(np.arange(num_envs), num_steps)
 
 
@@ -219,6 +221,6 @@ def _process_bytes(num_envs: int) -> int:
 
 
 def _flat(params: CollectParams) -> dict:
-    tree = params.model_dump()
+    tree = params.model_dump(exclude={"source", "frame_size", "films"})
     counts = {f"{key}.{split}": tree[key][split] for key in ("frames", "levels") for split in SPLITS}
     return {key: value for key, value in tree.items() if not isinstance(value, dict)} | counts

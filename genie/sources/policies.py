@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genie.core.actions import ACTION_OF_EFFECT, NUM_ACTIONS
+from genie.core.actions import NUM_ACTIONS, game_actions
 from genie.core.params import CollectParams
 
 FRESH_SHARES = {
@@ -22,8 +22,9 @@ def fresh_action_shares(env_name: str) -> np.ndarray:
     action may matter: half of the draws have the same bias, half are uniform.
     """
     shares = np.zeros(NUM_ACTIONS)
-    for effect, share in FRESH_SHARES.items():
-        shares[ACTION_OF_EFFECT[effect]] = share
+    coinrun = game_actions("coinrun")
+    for name, number in zip(coinrun.names, coinrun.numbers, strict=True):
+        shares[number] = FRESH_SHARES[name]
     return shares if env_name == "coinrun" else shares / 2 + 0.5 / NUM_ACTIONS
 
 

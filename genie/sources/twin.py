@@ -1,11 +1,11 @@
-"""The twin: real CoinRun, played beside the dream from the same state.
+"""The twin: the real game, played beside the dream from the same state.
 
 Legend: `T` frames, `S = T - 1` transitions, `H W C` pixels, uint8 RGB.
 """
 
 import numpy as np
 
-from genie.core.actions import ACTION_OF_EFFECT, EFFECTIVE_ACTIONS, effective_action
+from genie.core.actions import game_actions
 from genie.core.params import CollectParams
 from genie.sources.levels import shards_of, simulator_of
 
@@ -19,6 +19,7 @@ class RealGame:
     """
 
     def __init__(self, params: CollectParams, level: int):
+        self._actions = game_actions(params.env_name)
         alone = params.model_copy(update={"num_envs": 1, "seed": level})
         self._simulator, self._policy = simulator_of(alone, shards_of(alone, "test")[0], num_threads=1)
 
@@ -32,7 +33,7 @@ class RealGame:
 
         Returns:
             `(T, H, W, C)` consecutive frames up to the current one: `num_frames`, or fewer if a life ended meanwhile;
-            and the S effective actions between them, as indices of `EFFECTIVE_ACTIONS`.
+            and the S effective actions between them, as indices of their names.
         """
         frames, effects = [self._observe()[0]], []
         for _ in range(num_frames - 1):
@@ -42,7 +43,7 @@ class RealGame:
             if is_new:
                 frames, effects = [], []
             else:
-                effects.append(int(effective_action(actions)[0]))
+                effects.append(int(self._actions.effective(actions)[0]))
             frames.append(frame_HWC)
         self._state = self._simulator.save()
         return np.stack(frames), effects
@@ -57,7 +58,7 @@ class RealGame:
         Returns:
             The next frame `(H, W, C)`, and whether a new life began before it.
         """
-        self._simulator.act(np.array([ACTION_OF_EFFECT[EFFECTIVE_ACTIONS[effect]]]))
+        self._simulator.act(np.array([self._actions.numbers[effect]]))
         return self._observe()
 
     def close(self) -> None:

@@ -16,10 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import FRAME_SHAPE, PATCH
+from genie.core.actions import game_actions
+from genie.core.frames import GRID_SIZE
 from genie.core.params import Params, SurpriseLamParams, TrainingParams
 from genie.models.dynamics import build_dynamics
+from genie.models.measured_size import MEASURED_SIZE
 from genie.models.motion_predictor import build_motion_predictor
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.probe import build_probe
@@ -31,7 +32,7 @@ from genie.training.step import make_optimizers
 
 Model = Literal["tokenizer", "probe", "lam", "motion", "steering", "dynamics"]
 A_SPRITE = Box(27, 28, 10, 8)  # CoinRun's; the cost of a step depends on its size, not on its position
-TOKENS_A_FRAME = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
+TOKENS_A_FRAME = GRID_SIZE**2
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,21 @@ def section_of(name: Model, params: Params) -> str:
 def build(name: Model, params: Params) -> nn.Module:
     """Builds a model as its stage does."""
     if name == "tokenizer":
-        return build_tokenizer(params.tokenizer)
+        return build_tokenizer(params.tokenizer, params.collect.frame_size)
     if name == "lam":
         settings = params.lam.of_kind()
         if isinstance(settings, SurpriseLamParams):
-            return build_surprise_lam(settings, A_SPRITE, FRAME_SHAPE[:2])
+            return build_surprise_lam(settings, A_SPRITE, MEASURED_SIZE)
         return build_pixel_lam(settings)
+    num_effects = len(game_actions(params.collect.env_name).names)
     if name == "probe":
-        return build_probe(params.probe, num_classes=len(EFFECTIVE_ACTIONS))
-    num_actions = len(EFFECTIVE_ACTIONS) if params.dynamics.actions is True else params.lam.num_actions
+        return build_probe(params.probe, num_classes=num_effects)
+    num_actions = num_effects if params.dynamics.actions is True else params.lam.num_actions
     if name == "motion":
-        return build_motion_predictor(params.motion, num_actions=num_actions, frame_size=FRAME_SHAPE[:2])
+        return build_motion_predictor(params.motion, num_actions=num_actions)
     if name == "steering":
-        known = {"num_effects": len(EFFECTIVE_ACTIONS), "num_actions": num_actions, "frame_size": FRAME_SHAPE[:2]}
-        return build_steering(params.steering, **known)
-    tokenizer = build_tokenizer(params.tokenizer)
+        return build_steering(params.steering, num_effects=num_effects, num_actions=num_actions)
+    tokenizer = build_tokenizer(params.tokenizer, params.collect.frame_size)
     dynamics = build_dynamics(
         params.dynamics, num_codes=tokenizer.num_codes, grid=tokenizer.grid, num_actions=num_actions
     )
@@ -127,12 +128,12 @@ def blank_batch(name: Model, params: Params) -> torch.Tensor | dict[str, torch.T
         tokens_BTN = torch.zeros(batch_size, window, TOKENS_A_FRAME, dtype=torch.int64)
         return {"tokens_BTN": tokens_BTN, "actions_BS": actions_BS}
     if name in ("motion", "steering") or (name == "lam" and params.lam.kind == "surprise"):
-        pair_1THWC = torch.zeros(1, 2, *FRAME_SHAPE, dtype=torch.uint8)
+        pair_1THWC = torch.zeros(1, 2, *params.collect.frame_shape, dtype=torch.uint8)
         observed = build(name, params).observe(pair_1THWC)  # pyright: ignore[reportCallIssue]
         observed = {key: part[0].expand(batch_size, *part.shape[2:]) for key, part in observed.items()}
         told = {"motion": ("actions_M",), "steering": ("effects_M", "before_M", "actions_M")}.get(name, ())
         return observed | dict.fromkeys(told, actions_BS.new_zeros(batch_size))
-    frames_BTHWC = torch.zeros(batch_size, window, *FRAME_SHAPE, dtype=torch.uint8)
+    frames_BTHWC = torch.zeros(batch_size, window, *params.collect.frame_shape, dtype=torch.uint8)
     return {"frames_BTHWC": frames_BTHWC, "actions_BS": actions_BS} if name == "probe" else frames_BTHWC
 
 

@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from genie.core.frames import FRAME_SHAPE
 from genie.core.params import Params
 from genie.data.supply import fitting_place
 from genie.distributed.devices import free_bytes, resolve_device, resolve_precision
@@ -57,7 +56,7 @@ def _held_bytes(model: Model, params: Params, device: torch.device) -> int:
     if model in ("motion", "steering"):
         return 0  # a few numbers per transition
     num_frames = params.collect.frames.train
-    size = num_frames * (TOKEN_BYTES if model == "dynamics" else math.prod(FRAME_SHAPE))
+    size = num_frames * (TOKEN_BYTES if model == "dynamics" else math.prod(params.collect.frame_shape))
     place = params.runtime.training_data
     if place == "auto":
         place = fitting_place(size, device)

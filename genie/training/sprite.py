@@ -5,7 +5,7 @@ the picture moves, the previous frame predicts the sprite's pixels better unshif
 motion. The same holds for overlays, such as a score or a compass: those touch the border, and the agent does not. If
 instead objects move over a static background, the measured motion does not explain most of the picture.
 
-Axes: `M` transitions, `H W C` pixels.
+Axes: `M` transitions, `H W C` pixels of the measured size.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from scipy.ndimage import label
 from genie.data.episodes import EpisodeStore
 from genie.data.windows import read_windows, spread_starts, window_starts
 from genie.distributed.progress import progress
+from genie.models.measured_size import at_measured_size
 from genie.models.registration import Box, displacements, warp
 
 NUM_PAIRS = 1024
@@ -62,6 +63,7 @@ def measure_staying(store: EpisodeStore, device: torch.device | str = "cpu") -> 
     staying, moving, known, num_moved = 0.0, 0.0, 0.0, 0
     for first in progress(range(0, len(starts), BATCH), name="find sprite", unit="batch"):
         pairs_MTHWC = torch.from_numpy(read_windows(store, starts[first : first + BATCH], 2)).to(device)
+        pairs_MTHWC = at_measured_size(pairs_MTHWC)
         moved_Md = displacements(pairs_MTHWC)[:, 0]
         far_M = moved_Md.abs().amax(1) > MOVED
         before_MHWC, after_MHWC = (pairs_MTHWC[far_M].float() / 255).unbind(1)

@@ -30,7 +30,7 @@ class Dream:
     def __init__(self, world: "WorldModel", frames_BTHWC: torch.Tensor, actions_BS: torch.Tensor | None, seed: int):
         self._generators = [torch.Generator(frames_BTHWC.device).manual_seed(seed)]
         self._memory = world.remember(frames_BTHWC, actions_BS)
-        unknown_B = torch.full((len(frames_BTHWC),), world.steering.unknown, device=frames_BTHWC.device)
+        unknown_B = torch.full((len(frames_BTHWC),), world.num_actions, device=frames_BTHWC.device)
         self._pressed_B = unknown_B if actions_BS is None or not actions_BS.shape[1] else actions_BS[:, -1]
         seen = RecentMotion.of(frames_BTHWC)
         self._motion = self._memory.motion or seen._replace(frame_BHWC=world.decode(self._memory))
@@ -55,7 +55,9 @@ class Dream:
         return self.frame_BHWC
 
     def arrows(self, world: "WorldModel") -> torch.Tensor:
-        """The latent action that each arrow presses now: int64 `(B, E)`."""
+        """The latent action that each arrow presses now: int64 `(B, E)`; E is 0 in a world without arrows."""
+        if world.steering is None:
+            return self._pressed_B.new_zeros((len(self), 0))
         return world.steering.press(self._motion, self._pressed_B)
 
     def fork(self) -> "Dream":

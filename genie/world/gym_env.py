@@ -21,8 +21,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from genie.core.frames import FRAME_SHAPE
-from genie.world.half_blocks import half_blocks
+from genie.world.half_blocks import NUM_LINES, half_blocks
 from genie.world.prompts import Prompt
 from genie.world.world_model import WorldModel
 
@@ -63,7 +62,7 @@ class GenieEnv(gymnasium.Env):
         self.world = _own_world(world, device)
         self.render_mode = render_mode
         self.action_space = Discrete(self.world.num_actions)
-        self.observation_space = Box(0, 255, FRAME_SHAPE, np.uint8)
+        self.observation_space = Box(0, 255, self.world.frame_shape, np.uint8)
         self._frame_HWC: np.ndarray | None = None
         self._drawn_at: float | None = None
 
@@ -94,7 +93,7 @@ class GenieEnv(gymnasium.Env):
         if self.render_mode != "human":
             return
         assert self._frame_HWC is not None
-        over_the_last = "" if self._drawn_at is None else f"\x1b[{FRAME_SHAPE[0] // 2}A\r"
+        over_the_last = "" if self._drawn_at is None else f"\x1b[{NUM_LINES}A\r"
         if self._drawn_at is not None:
             time.sleep(max(0.0, self._drawn_at + 1 / RENDER_FPS - time.monotonic()))
         print(over_the_last + half_blocks(self._frame_HWC), flush=True)
@@ -138,7 +137,7 @@ class GenieVectorEnv(VectorEnv):
         self.world = _own_world(world, device)
         self.render_mode = render_mode
         self.single_action_space = Discrete(self.world.num_actions)
-        self.single_observation_space = Box(0, 255, FRAME_SHAPE, np.uint8)
+        self.single_observation_space = Box(0, 255, self.world.frame_shape, np.uint8)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._max_episode_steps = max_episode_steps
@@ -237,7 +236,8 @@ def _draw_start(
 
 
 def _action_names(world: WorldModel) -> tuple[str, ...]:
-    return tuple(button.action.replace("_", " ") for button in world.buttons)
+    """What each latent action does: a true action's name, a direction, or its number where nothing is known of it."""
+    return tuple(button.action.replace("_", " ") or str(latent) for latent, button in enumerate(world.buttons))
 
 
 gymnasium.register(

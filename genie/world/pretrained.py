@@ -31,7 +31,7 @@ from genie.world.controls import Button, buttons_from_json, buttons_to_json
 from genie.world.maskgit import Sampling
 
 CARD, PROMPTS = "README.md", "prompts.npz"
-VERSION = 1  # of the folder's format
+VERSION = 2  # of the folder's format
 SHIPPED = Path(__file__).parent / "shipped" / "coinrun"
 # Not bfloat16: no weight needs its range, and its eight times coarser precision changes frames that float16 does not.
 HALF = torch.float16
@@ -42,26 +42,35 @@ CARD_TEMPLATE = """---
 
 # A world to play
 
-CoinRun, dreamed: press one of {{ world.num_actions }} buttons, and a model draws what comes next.
+Press one of {{ world.num_actions }} buttons, and a model draws what comes next.
 It was learned from video alone by mini-genie, an implementation of [Genie]({{ paper_url }}) at the size of two cores.
-Nobody told it what its buttons do. What they came to do was counted afterwards, on levels that it was not trained on:
-
-| button | stands for | probability |
-| ---: | --- | ---: |
+Nobody told it what its buttons do.
+{%- if world.buttons[0].names %} What they came to do was counted afterwards, on video that it was not trained on:
+{%- elif world.buttons | selectattr("motion") | list %} The mean motion under each was measured afterwards, on video
+that it was not trained on, in pixels of a frame 64 wide:
+{%- else %} `genie play` shows each of them by what it makes of a frame.
+{%- endif %}
+{% if world.buttons | selectattr("title") | list %}
+| button | does |
+| ---: | --- |
 {% for button in world.buttons -%}
-| {{ loop.index0 }} | {{ button.action.replace("_", " ") }} | {{ "%.2f" | format(button.confidence) }} |
+| {{ loop.index0 }} | {{ button.title }} |
 {% endfor %}
+{% endif -%}
+{% if world.action_names -%}
 Which of them an arrow presses, in which state, was learnt afterwards too, from recorded play.
-
+{% endif %}
 ## Play
 
 ```python
 from genie.world import WorldModel
 
 world = WorldModel.from_pretrained("this folder, or its name on the hub")
-frame_HWC = world.reset(frames_THWC)  # uint8, 64x64, RGB; `world.prompts` holds some
-frame_HWC = world.step(3)  # a button
-frame_HWC = world.step(world.steer(2))  # "right"; 0 to 5: stay, left, right, jump, jump left, jump right
+frame_HWC = world.reset(frames_THWC)  # uint8, {{ world.frame_shape[:2] | join("x") }}, RGB; `world.prompts` holds some
+frame_HWC = world.step({{ world.num_actions - 1 }})  # a button
+{% if world.action_names -%}
+frame_HWC = world.step(world.steer(0))  # "{{ world.action_names[0] }}"; `world.action_names` lists the arrows
+{% endif -%}
 ```
 
 or in a browser: `genie play --world FOLDER`.
@@ -82,7 +91,7 @@ The dynamics sees {{ world.context_frames }} frames of the past: what leaves the
 
 ## Measured
 
-On held-out levels, in full precision. PSNR is in dB; docs/results.md of mini-genie explains each baseline.
+On held-out video, in full precision. PSNR is in dB; docs/results.md of mini-genie explains each baseline.
 
 {{ metrics }}
 {%- endif %}
@@ -126,12 +135,12 @@ def write_world(
     folder: Path,
     tokenizer: Tokenizer,
     dynamics: Dynamics,
-    steering: Steering,
+    steering: Steering | None,
     sampling: Sampling,
     buttons: Sequence[Button],
 ) -> None:
     """Writes weights and config into an existing folder."""
-    models = (tokenizer, dynamics, steering)
+    models = [model for model in (tokenizer, dynamics, steering) if model is not None]
     state = {
         f"{model.kind}.{name}": tensor.detach().to("cpu", HALF).contiguous()
         for model in models
@@ -143,6 +152,7 @@ def write_world(
         "weights": _digest(weights),
         **{model.kind: {"made_from": made_from(model), "config": asdict(model.config)} for model in models},
         "sampling": asdict(sampling),
+        "actions": list(buttons[0].names),
         "buttons": buttons_to_json(buttons),
     }
     # Not `safetensors.torch.save_file`: on a full disk it does not raise an OSError.
@@ -152,7 +162,7 @@ def write_world(
 
 def read_world(
     folder: Path, device: torch.device | str = "cpu"
-) -> tuple[Tokenizer, Dynamics, Steering, Sampling, tuple[Button, ...]]:
+) -> tuple[Tokenizer, Dynamics, Steering | None, Sampling, tuple[Button, ...]]:
     """Reads a folder written by `write_world`; the models are in eval mode and single precision.
 
     Raises:
@@ -171,6 +181,10 @@ def read_world(
             raise PretrainedError(f"{folder}: {WEIGHTS} is damaged, or not the one that {CONFIG} tells of; {again}")
         state, models = safetensors.torch.load(weights), []
         for model_class in (Tokenizer, Dynamics, Steering):
+            if model_class is Steering and Steering.kind not in content:  # no true actions were recorded
+                assert not any(name.startswith(f"{Steering.kind}.") for name in state), "weights of a missing steering"
+                models.append(None)
+                continue
             told, prefix = content[model_class.kind], f"{model_class.kind}."
             model = model_class(model_class.config_class(**hashable(told["config"])))  # pyright: ignore[reportArgumentType]
             model.load_state_dict(
@@ -179,9 +193,10 @@ def read_world(
             model.fingerprint = told["made_from"]
             models.append(model.to(device).eval())
         sampling = Sampling(**content["sampling"])
-        buttons = buttons_from_json(content["buttons"])
+        buttons = buttons_from_json(content["buttons"], content["actions"])
         assert len(buttons) == models[1].config.num_actions, "a button a latent action"
-        assert len(buttons) == models[2].config.num_actions, "arrows of other latent actions"
+        if models[2] is not None:
+            assert len(buttons) == models[2].config.num_actions, "arrows of other latent actions"
     except PretrainedError:
         raise
     except (*DAMAGE, ValueError, AssertionError) as error:

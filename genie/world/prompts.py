@@ -15,8 +15,6 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from genie.core.frames import FRAME_SHAPE
-
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow opens others with external programs
 VERSION = 1  # of the prompt file format
 MAX_PIXELS = 24 * 10**6  # of a fully decoded picture, which temporarily takes up to 300 MB
@@ -44,21 +42,22 @@ class Prompt:
     level: int | None = None
 
 
-def picture_prompt(path: Path) -> Prompt:
-    """Makes a prompt of one frame: the centre of a picture, cropped to a square and scaled.
+def picture_prompt(path: Path, frame_shape: tuple[int, int, int]) -> Prompt:
+    """Makes a prompt of one frame of a shape: the centre of a picture, cropped to a square and scaled.
 
     Raises:
         PromptError: `read_picture` cannot read the picture.
     """
-    return Prompt(read_picture(path, str(path))[None], None, str(path))
+    return Prompt(read_picture(path, str(path), frame_shape)[None], None, str(path))
 
 
-def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
+def read_picture(file: Path | BinaryIO, name: str, frame_shape: tuple[int, int, int]) -> np.ndarray:
     """Reads a picture as a frame `(H, W, C)`: its centre, cropped to a square and scaled.
 
     Args:
         file: picture in one of `PICTURE_FORMATS`.
         name: name of the picture in error messages.
+        frame_shape: H, W and 3.
 
     Raises:
         PromptError: it is not a picture, or is so large that it could exhaust the memory.
@@ -79,39 +78,52 @@ def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
         raise PromptError(f"{name}: no picture; give a PNG or JPEG") from None
     except Exception as error:  # Pillow's decoders raise many exception types on damaged files
         raise PromptError(f"{name}: no picture, or a damaged one ({error}); give a PNG or JPEG") from None
-    return np.array(ImageOps.fit(upright, FRAME_SHAPE[:2], Image.Resampling.BOX))
+    return np.array(ImageOps.fit(upright, frame_shape[:2], Image.Resampling.BOX))
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes prompts of levels, of equal length and with known actions, as `.npz`: `frames` uint8 `(M, T, H, W, C)`,
-    `actions` uint8 `(M, T-1)` and level `seeds` int64 `(M,)`."""
+    """Writes prompts of levels or films, of equal length and with known actions, as `.npz`: `frames` uint8
+    `(M, T, H, W, C)`, `actions` uint8 `(M, T-1)`, `seeds` of their levels int64 `(M,)`, and `sources` `(M,)`."""
     np.savez_compressed(
         path,
         version=np.int64(VERSION),
         frames=np.stack([prompt.frames_THWC for prompt in prompts]),
         actions=np.stack([prompt.actions for prompt in prompts]).astype(np.uint8),  # pyright: ignore[reportCallIssue, reportArgumentType]
         seeds=np.array([prompt.level for prompt in prompts], np.int64),
+        sources=np.array([prompt.source for prompt in prompts]),
     )
 
 
-def read_prompts(path: Path) -> tuple[Prompt, ...]:
+def read_prompts(path: Path, frame_shape: tuple[int, int, int]) -> tuple[Prompt, ...]:
     """Reads a file written by `write_prompts`.
 
     Raises:
-        PromptError: the file is missing or damaged.
+        PromptError: the file is missing or damaged, or its frames have another shape.
     """
     try:
         # Opened here, since numpy leaves a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             version = int(file["version"])
             frames_MTHWC, actions_MS, seeds_M = file["frames"], file["actions"], file["seeds"]
+            # Files of earlier versions of this code hold only prompts of levels, and not what they are called.
+            sources_M = file.get("sources", np.array([f"level {seed}" for seed in seeds_M]))
         assert version == VERSION
         assert frames_MTHWC.dtype == actions_MS.dtype == np.uint8
         assert frames_MTHWC.ndim == 5
-        assert frames_MTHWC.shape[2:] == FRAME_SHAPE
         assert seeds_M.shape == frames_MTHWC.shape[:1]
         assert actions_MS.shape == (len(seeds_M), frames_MTHWC.shape[1] - 1)
+        assert sources_M.dtype.kind == "U"
+        assert sources_M.shape == seeds_M.shape
     except (OSError, ValueError, KeyError, EOFError, AssertionError, BadZipFile, zlib.error):
         raise PromptError(f"{path}: no prompts, or damaged ones; `genie export` writes them") from None
-    rows = zip(frames_MTHWC, actions_MS.astype(np.int64), seeds_M.tolist(), strict=True)
-    return tuple(Prompt(frames, actions, f"level {seed}", seed) for frames, actions, seed in rows)
+    if frames_MTHWC.shape[2:] != frame_shape:
+        raise PromptError(
+            f"{path}: prompts of {_size(frames_MTHWC.shape[2:])} pixels for a world of {_size(frame_shape)}; "
+            "`genie export` writes both"
+        )
+    rows = zip(frames_MTHWC, actions_MS.astype(np.int64), sources_M.tolist(), seeds_M.tolist(), strict=True)
+    return tuple(Prompt(frames, actions, source, seed) for frames, actions, source, seed in rows)
+
+
+def _size(frame_shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, frame_shape[:2]))

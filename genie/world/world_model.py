@@ -13,9 +13,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from genie.core.actions import EFFECTIVE_ACTIONS
-from genie.core.frames import FRAME_SHAPE
-from genie.models.checkpoint import CheckpointError, load_model
+from genie.models.checkpoint import CheckpointError, load_if_trained, load_model
 from genie.models.dynamics import Dynamics
 from genie.models.memory import Memory
 from genie.models.steering import Steering
@@ -45,18 +43,23 @@ class WorldModel(
     PyTorchModelHubMixin,
     license="mit",
     library_name="mini-genie",
-    tags=["world-model", "genie", "procgen", "coinrun"],
+    tags=["world-model", "genie"],
     paper_url="https://arxiv.org/abs/2402.15391",
     model_card_template=CARD_TEMPLATE,
 ):
     """A playable world: generates frames from prompt frames and latent actions (Genie, section 2.2).
 
+    Attributes:
+        action_names: the effective actions that arrows stand for; empty in a world without arrows.
+        frame_shape: H, W and 3 of its frames.
+
     Args:
         tokenizer: tokenizer in eval mode.
         dynamics: dynamics model in eval mode, trained on that tokenizer's tokens.
-        steering: steering in eval mode: which latent action an arrow presses.
+        steering: steering in eval mode: which latent action an arrow presses; None if the true actions are unknown, in
+            which case there are no arrows.
         sampling: MaskGIT steps and temperature.
-        buttons: the effective action that each latent action stands for.
+        buttons: what each latent action does.
         prompts: prompts to start from, if any; saved with the world.
     """
 
@@ -64,7 +67,7 @@ class WorldModel(
         self,
         tokenizer: Tokenizer,
         dynamics: Dynamics,
-        steering: Steering,
+        steering: Steering | None,
         sampling: Sampling,
         buttons: Sequence[Button],
         prompts: Sequence[Prompt] = (),
@@ -76,7 +79,9 @@ class WorldModel(
         self.steering = steering
         self.sampling = sampling
         self.buttons = tuple(buttons)
+        self.action_names = self.buttons[0].names if steering is not None else ()
         self.prompts = tuple(prompts)
+        self.frame_shape = (tokenizer.config.image_size, tokenizer.config.image_size, 3)
         self.num_actions = dynamics.config.num_actions
         self.context_frames = dynamics.config.context_frames
         self._card: str | None = None
@@ -101,12 +106,12 @@ class WorldModel(
                 f"{models}: the dynamics was trained on tokens of tokenizer {trained_on}, "
                 f"and this is tokenizer {found}; rebuild both with: dvc repro"
             )
-        steering = load_model(Path(models) / "steering", Steering, device)
-        pressed, known = steering.config.lam_fingerprint, dynamics.config.lam_fingerprint
-        if pressed != known:
+        steering = load_if_trained(Path(models) / "steering", Steering, device)
+        known = dynamics.config.lam_fingerprint
+        if steering is not None and steering.config.lam_fingerprint != known:
             raise CheckpointError(
-                f"{models}: arrows press latent actions of {pressed}, and the dynamics knows those of {known}; "
-                "rebuild both with: dvc repro"
+                f"{models}: arrows press latent actions of {steering.config.lam_fingerprint}, and the dynamics knows "
+                f"those of {known}; rebuild both with: dvc repro"
             )
         return cls(tokenizer, dynamics, steering, sampling, read_buttons(models))
 
@@ -125,12 +130,12 @@ class WorldModel(
 
         Raises:
             PretrainedError: the world is missing or damaged.
-            PromptError: its prompts are damaged.
+            PromptError: its prompts are damaged, or of another world.
         """
         folder = find_world(folder_or_hub_id, **download)
         world = cls(*read_world(folder, device))
         if (folder / PROMPTS).is_file():
-            world.prompts = read_prompts(folder / PROMPTS)
+            world.prompts = read_prompts(folder / PROMPTS, world.frame_shape)
         if (folder / CARD).is_file():
             world._card = (folder / CARD).read_text(encoding="utf-8")
         return world
@@ -207,7 +212,12 @@ class WorldModel(
         Args:
             frames_BTHWC: uint8, T >= 1; the last `context_frames` are used.
             actions_BS: latent actions between them, or None if they are unknown.
+
+        Raises:
+            WorldError: the frames are not of the world's size.
         """
+        if frames_BTHWC.shape[2:] != self.frame_shape:
+            raise self._wrong_prompt(frames_BTHWC)
         num_frames = min(frames_BTHWC.shape[1], self.context_frames)
         batch_size, frames_BTHWC = len(frames_BTHWC), frames_BTHWC[:, -num_frames:]
         tokens_BTN = self.tokenizer.encode(frames_BTHWC.flatten(0, 1)).unflatten(0, (batch_size, num_frames))
@@ -246,12 +256,10 @@ class WorldModel(
         if (
             frames.dtype != np.uint8
             or frames.ndim not in (4, 5)
-            or frames.shape[-3:] != FRAME_SHAPE
+            or frames.shape[-3:] != self.frame_shape
             or 0 in frames.shape
         ):
-            raise WorldError(
-                f"a prompt is uint8 (T, 64, 64, 3) or (B, T, 64, 64, 3), got {frames.dtype} {frames.shape}"
-            )
+            raise self._wrong_prompt(frames)
         batched = frames.ndim == 5
         frames_BTHWC = torch.tensor(frames if batched else frames[None], device=self.device)
         actions_BS = None
@@ -321,21 +329,24 @@ class WorldModel(
         """The latent action that stands for an effective action now; it depends on the past.
 
         Args:
-            effect: index in `EFFECTIVE_ACTIONS`, or `(B,)` of them if B worlds are played.
+            effect: index in `action_names`, or `(B,)` of them if B worlds are played.
 
         Returns:
             The argument for `step`.
 
         Raises:
-            WorldError: the effective action is invalid, or `reset` was not called.
+            WorldError: the effective action is invalid, the world has no arrows, or `reset` was not called.
         """
         latents = self.arrows()
-        effect = _whole_numbers(effect, latents.shape[:-1], len(EFFECTIVE_ACTIONS), "effective actions")
+        if not self.action_names:
+            raise WorldError("this world has no arrows, since no true actions were recorded: press a latent action")
+        effect = _whole_numbers(effect, latents.shape[:-1], len(self.action_names), "effective actions")
         return latents[np.arange(len(latents)), effect] if self._batched else int(latents[effect])
 
     @torch.inference_mode()
     def arrows(self) -> np.ndarray:
-        """The latent action that each arrow presses now: int64 `(E,)`, or `(B, E)` if B worlds are played.
+        """The latent action that each arrow presses now: int64 `(E,)`, or `(B, E)` if B worlds are played; E is 0 in a
+        world without arrows.
 
         Raises:
             WorldError: `reset` was not called.
@@ -373,6 +384,12 @@ class WorldModel(
         if self._dream is None:
             raise WorldError("nothing to go on from: call reset(frames) with a prompt first")
         return self._dream
+
+    def _wrong_prompt(self, frames: np.ndarray | torch.Tensor) -> WorldError:
+        shape, found = "{}, {}, {}".format(*self.frame_shape), f"{frames.dtype} {tuple(frames.shape)}"
+        return WorldError(
+            f"a prompt of this world is uint8 (T, {shape}) or (B, T, {shape}), got {found.removeprefix('torch.')}"
+        )
 
     def _latent_actions(self, actions: int | np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
         actions = _whole_numbers(actions, shape, self.num_actions, "latent actions")

@@ -6,7 +6,7 @@ import torch
 from ruamel.yaml import YAML
 
 from genie.core.params import ParamsError, load_params
-from genie.core.scales import load_scale, scale_flags, write_scale
+from genie.core.scales import load_scale, scale_flags, write_scale, write_values
 from genie.distributed.devices import resolve_precision
 from genie.models.surprise_lam import SurpriseLam
 from genie.training.costs import build, training_params
@@ -156,3 +156,16 @@ def test_a_fault_of_params_is_not_laid_on_the_scale(project):
     (project / "params.yaml").write_text("collect: 3")
     with pytest.raises(ParamsError, match=r"^params\.yaml"):
         load_scale("mine")
+
+
+def test_values_are_written_and_all_else_stays(project):
+    before = (project / "params.yaml").read_text()
+    write_values({"collect": {"source": "simulator"}})
+    assert (project / "params.yaml").read_text() == before
+    write_values({"collect": {"source": "films", "films": {"fps": 5.0}}})
+    collect = load_params().collect
+    assert (collect.source, collect.films.fps) == ("films", 5.0)
+    comments = [line.partition("#")[2] for line in (project / "params.yaml").read_text().splitlines()]
+    assert comments == [line.partition("#")[2] for line in before.splitlines()]
+    with pytest.raises(ParamsError, match=r"collect\.source"):
+        write_values({"collect": {"source": "films, of mine"}})

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
 from genie.core.frames import FRAME_SHAPE
 from genie.data import transitions
-from genie.data.transitions import TransitionWindows
+from genie.data.transitions import TransitionWindows, observe_split
 from genie.data.windows import WindowError
+from genie.models.measured_size import MEASURED_SIZE, at_measured_size
 from genie.models.surprise_lam import build_surprise_lam
 from genie.training.costs import A_SPRITE
 
@@ -73,3 +75,11 @@ def test_an_episode_too_short_is_a_fault(tiny_params, coinrun, open_windows):
     params = tiny_params.lam.of_kind().model_copy(update={"history": coinrun["val"].num_frames})
     with pytest.raises(WindowError, match=r"no episode holds \d+ frames"):
         open_windows(lam=build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
+
+
+def test_larger_frames_are_observed_at_the_measured_size(larger_store, tiny_params):
+    lam = build_surprise_lam(tiny_params.lam.of_kind(), A_SPRITE, MEASURED_SIZE)
+    observed = observe_split(lam, larger_store)
+    frames_THWC = at_measured_size(torch.from_numpy(larger_store.read(0, 9)))
+    for name, parts_1S in lam.observe(frames_THWC[None]).items():
+        assert np.allclose(observed[name][:8], parts_1S[0], atol=0.01), name

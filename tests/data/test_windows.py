@@ -82,3 +82,16 @@ def test_token_windows_of_caches_that_do_not_match(store):
     tokens, actions = token_caches(store)
     with pytest.raises(WindowError, match="run `dvc repro`"):
         TokenWindows(tokens[:-1], actions, window=5, batch_size=4, seed=0, num_batches=1)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_windows_have_the_size_of_the_store(larger_store, held):
+    dataset = FrameWindows(larger_store, window=2, batch_size=4, seed=0, num_batches=1)
+    assert dataset.num_bytes == larger_store.read(0, larger_store.num_frames).nbytes
+    if held:
+        dataset.hold()
+    batch = dataset[0]
+    assert batch.shape == (4, 2, *larger_store.frame_shape)
+    starts = dataset._draw(0)
+    assert np.array_equal(batch, read_windows(larger_store, starts, 2))
+    assert np.array_equal(batch[0], larger_store.read(int(starts[0]), int(starts[0]) + 2))

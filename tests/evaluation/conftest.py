@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from genie.core.actions import NO_ACTION, effective_action
+from genie.core.actions import NO_ACTION, game_actions
 from genie.data.episodes import SCHEMA_VERSION, EpisodeStore
 from genie.data.shards import shard_file
-from genie.world.controls import ARROWS
+from genie.world.controls import arrows_of
+
+ARROWS = arrows_of(game_actions("coinrun").names)
 
 STEP = 4  # pixels per block
 EPISODE_LENGTHS = (30, 1, 21, 12)
@@ -91,7 +93,7 @@ def store(tmp_path_factory) -> EpisodeStore:
     folder = tmp_path_factory.mktemp("frames")
     starts = np.cumsum([0, *EPISODE_LENGTHS[:-1]])
     with h5py.File(folder / shard_file(0), "w") as file:
-        file.attrs.update({"schema_version": SCHEMA_VERSION, "shard": 0, "num_shards": 1})
+        file.attrs.update({"schema_version": SCHEMA_VERSION, "shard": 0, "num_shards": 1, "env_name": "coinrun"})
         file["frames"] = torch.stack(frames).numpy()
         file["actions"] = np.array(actions, np.uint8)
         file["episode_starts"] = starts.astype(np.int64)
@@ -102,8 +104,7 @@ def store(tmp_path_factory) -> EpisodeStore:
 @pytest.fixture(scope="session")
 def latent_actions(store) -> np.ndarray:
     """The true latent actions: action a rolls by a blocks."""
-    actions = store.actions()
-    return np.where(actions == NO_ACTION, NO_ACTION, effective_action(actions % 15)).astype(np.uint8)
+    return store.actions()
 
 
 @pytest.fixture

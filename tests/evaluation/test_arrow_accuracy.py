@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from genie.data.transitions import TransitionWindows
-from genie.data.true_actions import true_actions_of
 from genie.evaluation.arrow_accuracy import evaluate_arrows
 from genie.models.steering import Steering, SteeringConfig
 
@@ -14,7 +13,7 @@ from genie.models.steering import Steering, SteeringConfig
 def transitions(coinrun):
     """Transitions whose latent actions are determined by odd effects, and random for even ones."""
     store = coinrun["val"]
-    effects, steering = true_actions_of(store), Steering(SteeringConfig(6, 3))
+    effects, steering = store.actions(), Steering(SteeringConfig(6, 3))
     latents = np.where(effects % 2, effects // 2, np.random.default_rng(0).integers(3, size=len(effects))) % 3
     labels = {"effects_M": effects, "actions_M": latents, "before_M": np.roll(latents, 1)}
     return TransitionWindows(steering, store, 64, 0, 3, labels)

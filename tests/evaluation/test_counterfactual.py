@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from genie.core.actions import game_actions
 from genie.evaluation.counterfactual import (
     branch_metrics,
     confusion,
@@ -11,10 +12,12 @@ from genie.evaluation.counterfactual import (
     differing,
     imagine_branches,
     label_metrics,
-    on_ground,
+    regions,
 )
 from genie.sources.branches import Branches, play_branches
-from genie.world.controls import ARROWS
+from genie.world.controls import arrows_of
+
+ARROWS = arrows_of(game_actions("coinrun").names)
 
 CONTEXT = 2
 
@@ -102,7 +105,7 @@ def test_branches_differ_as_pairs_compared_one_by_one_do(branches):
     for m, a, b in np.ndindex(4, 6, 6):
         pair = branches.next_MEHWC[m, [a, b]].astype(int)
         assert differs[m, a, b] == ((np.abs(pair[0] - pair[1]) > 8).any(-1).sum() > 40.96)
-    assert 0 < on_ground(differing(branches.next_MEHWC)).sum() < 60
+    assert 0 < regions(differing(branches.next_MEHWC), branches.action_names)["ground"].sum() < 60
 
 
 class Telling(torch.nn.Module):

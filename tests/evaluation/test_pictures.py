@@ -7,12 +7,18 @@ from PIL import Image
 from genie.evaluation import pictures
 
 
+def enlarged_panel(sheet, row, column):
+    """Returns one of a sheet's panels of `SIDE` pixels, which frames of 8x8 and of 64x64 fill exactly."""
+    side, gap, caption = pictures.SIDE, pictures.GAP, pictures.CAPTION_HEIGHT
+    top = gap + caption + row * (side + caption + gap)
+    left = gap + column * (side + gap)
+    return sheet[top : top + side, left : left + side]
+
+
 def panel(sheet, row, column):
     """Returns one of a sheet's panels of 8x8 pixels as it was before enlargement."""
-    scale, gap, caption = pictures.SCALE, pictures.GAP, pictures.CAPTION_HEIGHT
-    top = gap + caption + row * (8 * scale + caption + gap)
-    left = gap + column * (8 * scale + gap)
-    return sheet[top : top + 8 * scale : scale, left : left + 8 * scale : scale]
+    scale = pictures.SIDE // 8
+    return enlarged_panel(sheet, row, column)[::scale, ::scale]
 
 
 def test_contact_sheet_enlarges_without_mixing_pixels():
@@ -36,6 +42,31 @@ def test_an_action_strip_shows_each_action_from_its_first_frame_to_its_last():
         np.testing.assert_array_equal(panel(sheet, action, column), dreams[action, step])
     renamed = pictures.action_strip(dreams, ["left", "jump"], num_columns=3)
     assert not np.array_equal(sheet, renamed), "the names are shown"
+
+
+@pytest.mark.parametrize("motions", [[(2.0, 0.0), (0.1, 0.0), None], [None] * 3])
+def test_a_button_sheet_has_an_example_beside_an_arrow_of_the_motion(motions):
+    examples = np.random.default_rng(0).integers(200, size=(3, 2, 8, 8, 3), dtype=np.uint8)
+    sheet = pictures.button_sheet(examples, motions, 0.25, ["right", "still", "2"])
+    first = int(any(motions))
+    for row, side in np.ndindex(3, 2):
+        np.testing.assert_array_equal(panel(sheet, row, first + side), examples[row, side])
+    if first:
+        drawn = [(enlarged_panel(sheet, row, 0) == pictures.ARROW).all(-1) for row in range(3)]
+        columns = [np.flatnonzero(panel.any(0)) for panel in drawn]
+        assert np.ptp(columns[0]) > np.ptp(columns[1]) > 0, "an arrow, and a dot"
+        assert not drawn[2].any()
+
+
+def test_an_arrow_of_a_button_points_where_it_moves():
+    examples = np.zeros((4, 2, 64, 64, 3), np.uint8)
+    sheet = pictures.button_sheet(examples, [(3, 0), (-3, 0), (0, 3), (0, -3)], 0.25, ["", "", "", ""])
+    for row, direction in enumerate([(1, 0), (-1, 0), (0, 1), (0, -1)]):
+        drawn = (enlarged_panel(sheet, row, 0) == pictures.ARROW).all(-1)
+        y, x = np.nonzero(drawn)
+        heavier = np.array([x.mean(), y.mean()]) - (pictures.SIDE - 1) / 2  # its head is wider than its tail
+        assert heavier @ direction > 2
+        assert abs(heavier @ direction[::-1]) < 1
 
 
 def test_a_branch_sheet_has_what_was_imagined_below_what_is_real():

@@ -25,3 +25,11 @@ def test_every_frame_counts_once(tokenizer, store):
     assert found["codebook_usage"] == pytest.approx(expected["codebook_usage"], abs=2e-3)
     assert found["codebook_perplexity"] == pytest.approx(expected["codebook_perplexity"], rel=1e-2)
     assert set(found) == {"psnr", "mse", "ssim", "codebook_usage", "codebook_perplexity"}
+
+
+def test_larger_frames_are_compared_whole(larger_store):
+    size = larger_store.frame_shape[0]
+    tokenizer = Tokenizer(tokenizer_config(width=8, image_size=size)).eval()
+    frames_BHWC = torch.from_numpy(larger_store.read(0, larger_store.num_frames))
+    mse = frame_mse(tokenizer.decode(tokenizer.encode(frames_BHWC)), frames_BHWC)
+    assert evaluate_tokenizer(tokenizer, larger_store)["psnr"] == pytest.approx(psnr(mse), rel=1e-4)

@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.actions import game_actions
 from genie.data.caches import Tokens
 from genie.evaluation import pictures, report
 from genie.evaluation.counterfactual import Counterfactuals
 from genie.evaluation.rollouts import measure_rollouts
 from genie.sources.branches import Branches
-from genie.world.controls import ARROWS
+from genie.world.controls import Button, arrows_of
+
+COINRUN = game_actions("coinrun").names
+ARROWS = arrows_of(COINRUN)
 
 HORIZON, DRIFT_HORIZON = 4, 9
 
@@ -49,6 +52,14 @@ def test_report_is_whole_and_the_same_every_time(write, obedient_world, tmp_path
     assert sum(shares) == pytest.approx(obedient_world.num_actions)
 
 
+def test_without_true_actions_there_is_no_table_of_them(write, store, obedient_world, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "action_names", ())
+    monkeypatch.setattr(obedient_world, "buttons", (Button(motion=(4.0, 0.0)),) * 6)
+    names = {path.name for path in write(tmp_path / "films", obedient_world).iterdir()}
+    assert not {"action_table.csv", "action_table.png"} & names
+    assert {"horizon.png", "actions_0.gif", "actions_0.png"} <= names
+
+
 def test_where_nothing_moves_the_table_of_moving_frames_is_empty(tmp_path):
     report.write_horizon(tmp_path, {"moving": []})
     assert list(csv.DictReader((tmp_path / "horizon_moving.csv").open())) == []
@@ -66,7 +77,7 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     found = Counterfactuals(next_MEHWC[:, closest_MA[0]], closest_MA, differs_MEE)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        branches = Branches(past_MTHWC, taken_MS, next_MEHWC[:, :, None])
+        branches = Branches(COINRUN, past_MTHWC, taken_MS, next_MEHWC[:, :, None])
         report.write_counterfactuals(tmp_path / name, branches, found, [ARROWS[action] for action in asked])
     first = tmp_path / "first"
     assert {path.name for path in first.iterdir()} == {
@@ -79,7 +90,7 @@ def test_the_counterfactual_report_is_whole_and_the_same_every_time(tmp_path):
     rows = csv.DictReader((first / "counterfactual_confusion.csv").open())
     shares = {(row["asked"], row["came"]): float(row["share"]) for row in rows}
     came = {pair: share for pair, share in shares.items() if share}
-    assert came == {(action, action): 1 for action in EFFECTIVE_ACTIONS[:5]} | {
+    assert came == {(action, action): 1 for action in COINRUN[:5]} | {
         ("jump_right", "jump_right"): 0.5,
         ("jump_right", "right"): 0.5,
     }
@@ -89,7 +100,7 @@ def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     held, dreamed = rng.integers(256, size=(2, 3, 6, 4, 64, 64, 3), dtype=np.uint8)
     held[0] = held[0, :1]  # all arrows do the same, so there is nothing to show
-    branches = Branches(held[:, 0, :2], np.zeros((3, 1), int), held)
+    branches = Branches(COINRUN, held[:, 0, :2], np.zeros((3, 1), int), held)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         report.write_steering(tmp_path / name, branches, dreamed, num_gifs=5)
@@ -99,7 +110,7 @@ def test_play_by_arrows_is_shown_and_the_same_every_time(tmp_path):
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
     assert _num_shown(first / "steering_0.gif") == 1 + 4
 
-    alike = Branches(held[:1, 0, :2], np.zeros((1, 1), int), held[:1])
+    alike = Branches(COINRUN, held[:1, 0, :2], np.zeros((1, 1), int), held[:1])
     report.write_steering(tmp_path, alike, dreamed[:1], num_gifs=1)
     assert (tmp_path / "steering_0.gif").exists()
 

@@ -20,7 +20,7 @@ def saved(job, tmp_path, scrambled):
 
 @pytest.fixture
 def tokenizer_folder(tiny_params, tmp_path, scrambled):
-    save_model(tmp_path / "tokenizer", scrambled(build_tokenizer(tiny_params.tokenizer)))
+    save_model(tmp_path / "tokenizer", scrambled(build_tokenizer(tiny_params.tokenizer, 64)))
     return tmp_path / "tokenizer"
 
 

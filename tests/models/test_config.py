@@ -59,7 +59,7 @@ def section(model, tiny_params):
 
 def build(model, section):
     if model == "tokenizer":
-        return build_tokenizer(section)
+        return build_tokenizer(section, 64)
     if model == "surprise":
         return build_surprise_lam(section, A_SPRITE, FRAME_SHAPE[:2])
     return build_pixel_lam(section) if model == "pixels" else build_dynamics(section, **KNOWN)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import genie.models.pixel_lam
+from genie.models.measured_size import at_measured_size
 from genie.models.pixel_lam import PixelLam, PixelLamConfig
+from tests.frames import LARGER_SIZES, enlarged
 
 CLIPS, FRAMES, HISTORY, ACTIONS = 3, 7, 3, 4
 STEPS = FRAMES - 1
@@ -131,3 +133,12 @@ def test_eval_mode_changes_nothing(lam, frames_BTHWC):
     before = copy.deepcopy(lam.state_dict())
     lam(frames_BTHWC)
     assert all(torch.equal(before[name], value) for name, value in lam.state_dict().items())
+
+
+@pytest.mark.parametrize("size", LARGER_SIZES)
+def test_larger_frames_are_seen_and_drawn_at_the_measured_size(lam, frames_BTHWC, actions_BS, size):
+    large_BTHWC = torch.from_numpy(enlarged(frames_BTHWC.numpy(), size))
+    small_BTHWC = at_measured_size(large_BTHWC)
+    assert torch.equal(lam.infer_actions(large_BTHWC), lam.infer_actions(small_BTHWC))
+    assert torch.equal(lam.predict_next(large_BTHWC, actions_BS), lam.predict_next(small_BTHWC, actions_BS))
+    assert lam(large_BTHWC)[0] == lam(small_BTHWC)[0]

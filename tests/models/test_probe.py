@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 
 import genie.models.probe
+from genie.models.measured_size import at_measured_size
 from genie.models.probe import CELLS, NO_LABEL, ActionProbe, ProbeConfig
+from tests.frames import LARGER_SIZES, enlarged
 
 CLIPS, FRAMES, HISTORY, CLASSES = 3, 7, 3, 6
 STEPS, WHOLE = FRAMES - 1, FRAMES - HISTORY  # transitions, and those with a whole history
@@ -140,3 +142,11 @@ def test_it_learns_known_physics():
         optimizer.step()
     _, metrics = probe(rolling_clips(64, generator))
     assert metrics["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("size", LARGER_SIZES)
+def test_larger_frames_are_seen_at_the_measured_size(probe, batch, size):
+    large_BTHWC = torch.from_numpy(enlarged(batch["frames_BTHWC"].numpy(), size))
+    small_BTHWC = at_measured_size(large_BTHWC)
+    assert torch.equal(probe.infer_actions(large_BTHWC), probe.infer_actions(small_BTHWC))
+    assert probe(batch | {"frames_BTHWC": large_BTHWC})[0] == probe(batch | {"frames_BTHWC": small_BTHWC})[0]

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from genie.models.measured_size import at_measured_size
 from genie.models.recent_motion import (
     COARSE,
     CUT_SHARE,
@@ -13,6 +14,7 @@ from genie.models.recent_motion import (
     observe_motion,
 )
 from genie.models.registration import displacements
+from tests.frames import LARGER_SIZES, enlarged
 
 BATCH, FRAMES = 2, 7
 
@@ -63,3 +65,16 @@ def test_what_is_known_grows_frame_by_frame_to_what_all_frames_show(frames_BTHWC
     observed = observe_motion(frames_BTHWC)["past_MRd"]
     if count < FRAMES:
         torch.testing.assert_close(whole.moved_BRd, observed[:, count - 1].flip(1), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("size", LARGER_SIZES)
+def test_larger_frames_are_observed_at_the_measured_size(frames_BTHWC, size):
+    large_BTHWC = torch.from_numpy(enlarged(frames_BTHWC.numpy(), size))
+    observed, small = observe_motion(large_BTHWC), observe_motion(at_measured_size(large_BTHWC))
+    assert all(torch.equal(observed[name], small[name]) for name in small)
+    far_BSd = (observed["next_Md"] - observe_motion(frames_BTHWC)["next_Md"]).abs()
+    assert far_BSd.median() < 0.1, "displacements are in pixels of 64x64"
+    motion = RecentMotion.of(large_BTHWC[:, :3]).then(large_BTHWC[:, 3])
+    assert torch.equal(motion.frame_BHWC, large_BTHWC[:, 3])
+    whole = RecentMotion.of(at_measured_size(large_BTHWC[:, :4]))
+    torch.testing.assert_close(motion.moved_BRd, whole.moved_BRd, atol=0.01, rtol=0)

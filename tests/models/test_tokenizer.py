@@ -6,6 +6,7 @@ import torch
 from genie.models.tokenizer import Tokenizer
 from genie.training.step import make_optimizers
 from tests.configs import tokenizer_config
+from tests.frames import LARGER_SIZES, enlarged
 
 
 @pytest.fixture(params=["fsq", "vq"])
@@ -57,6 +58,26 @@ def test_a_code_looks_like_what_it_paints_among_its_like(scrambled, tokenizer):
     for code in (0, 37, tokenizer.num_codes - 1):
         frame_HWC = tokenizer.decode(torch.full((1, 256), code))[0]
         assert torch.equal(patches_KP[code], frame_HWC[32:36, 32:36].flatten() / 255)
+
+
+@pytest.mark.parametrize("size", LARGER_SIZES)
+def test_larger_frames_are_256_codes_of_larger_patches(size, scrambled, frames_BHWC):
+    tokenizer = scrambled(Tokenizer(tokenizer_config(image_size=size)))
+    frames_BHWC = torch.from_numpy(enlarged(frames_BHWC.numpy(), size))
+    tokens_BN = tokenizer.encode(frames_BHWC)
+    assert tokens_BN.shape == (len(frames_BHWC), 256)
+    assert tokenizer.decode(tokens_BN).shape == frames_BHWC.shape
+    assert torch.isfinite(tokenizer(frames_BHWC.unsqueeze(1))[0])
+    patch = size // 16
+    patches_KP = tokenizer.code_patches()
+    assert patches_KP.shape == (tokenizer.num_codes, 3 * patch**2)
+    middle = slice(size // 2, size // 2 + patch)
+    frame_HWC = tokenizer.decode(torch.full((1, 256), 37))[0]
+    assert torch.equal(patches_KP[37], frame_HWC[middle, middle].flatten() / 255)
+    small = Tokenizer(tokenizer_config()).state_dict()
+    changed = {name for name, weight in tokenizer.state_dict().items() if weight.shape != small[name].shape}
+    ends = {"encoder.1.weight", "decoder.3.weight", "decoder.3.bias"}
+    assert changed == ends, "only the first layer and the last depend on the size"
 
 
 def test_what_training_measures_is_what_encoding_and_decoding_give(scrambled, tokenizer, frames_BHWC):

@@ -14,7 +14,7 @@ from genie.pipeline.encode_frames import tokenize
 
 @pytest.fixture
 def tokenizer(tiny_params, scrambled, accelerator):
-    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer))
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer, 64))
     tokenizer.fingerprint = fingerprint(tokenizer)
     return tokenizer
 

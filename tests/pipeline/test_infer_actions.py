@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from genie.core.actions import NO_ACTION, effective_action
+from genie.core.actions import NO_ACTION
 from genie.core.frames import FRAME_SHAPE
-from genie.data.true_actions import true_actions_of
 from genie.models.backprojection import NUM_COLORS
 from genie.models.pixel_lam import build_pixel_lam
 from genie.models.surprise_lam import build_surprise_lam
-from genie.models.tracking_lam import build_tracking_lam
+from genie.models.tracking_lam import Agent, build_tracking_lam
 from genie.pipeline.infer_actions import by_chunk, by_episode, latent_actions_of
 from genie.training.costs import A_SPRITE
 
@@ -23,7 +22,8 @@ def lam(request, tiny_params, coinrun, scrambled):
         return scrambled(build_surprise_lam(params, A_SPRITE, FRAME_SHAPE[:2]))
     if request.param == "tracking":
         likeness_K = torch.rand(NUM_COLORS, generator=torch.Generator().manual_seed(0))
-        return scrambled(build_tracking_lam(params, likeness_K, FRAME_SHAPE[:2]))
+        agent = Agent(likeness_K, min_mass=0.0, background_HWC=None)
+        return scrambled(build_tracking_lam(params, agent, FRAME_SHAPE[:2]))
     lam = scrambled(build_pixel_lam(params)).train()
     frames = torch.from_numpy(coinrun["train"].read(0, 60)).unflatten(0, (12, 5))
     for _ in range(5):  # the codebook adapts to the encoder's outputs
@@ -76,11 +76,3 @@ def test_a_split_is_labelled_whole(lam, coinrun):
     assert len(actions) == store.num_frames
     np.testing.assert_array_equal(actions == NO_ACTION, store.actions() == NO_ACTION)
     assert actions[actions != NO_ACTION].max() < lam.num_actions
-
-
-def test_true_actions_stand_where_latent_ones_would(coinrun):
-    store = coinrun["test"]
-    actions, labels = store.actions(), true_actions_of(store)
-    assert labels.dtype == np.uint8
-    for action, label in zip(actions, labels, strict=True):
-        assert label == (NO_ACTION if action == NO_ACTION else effective_action(action))

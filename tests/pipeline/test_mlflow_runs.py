@@ -291,7 +291,7 @@ def test_a_world_is_logged_as_a_model_that_mlflow_plays(project, tiny_params, ti
     tiny_world.save_pretrained(tmp_path / "castle")
     try:
         with open_tracker("evaluate", tiny_params) as tracker:
-            tracker.log_world(tmp_path / "castle")
+            tracker.log_world(tmp_path / "castle", tiny_world.frame_shape)
             assert client_of(project).get_run(tracker.run_id).info.status == "RUNNING"
             run_id = tracker.run_id
     finally:

@@ -11,10 +11,12 @@ from genie.core.params import ParamsError
 from genie.core.protocols import NullTracker
 from genie.distributed import devices
 from genie.distributed.faults import faults_in_one_line
+from genie.models.probe import ActionProbe
 from genie.pipeline import stage
 from genie.pipeline.outputs import write_curve, write_metrics
 from genie.pipeline.short_lives import warn_of_short_lives
 from genie.pipeline.stage import run_stage
+from genie.pipeline.untrained import leave_untrained
 
 
 @pytest.fixture
@@ -124,6 +126,13 @@ def test_a_curve_keeps_columns_that_only_some_rows_have(project):
     write_curve("lam", [{"step": 1, "train_loss": 0.5}, {"step": 2, "train_loss": 0.25, "val_psnr": 20.0}])
     lines = (project / "data/curves/lam.csv").read_text().splitlines()
     assert lines == ["step,train_loss,val_psnr", "1,0.5,", "2,0.25,20.0"]
+
+
+def test_an_untrained_stage_has_a_curve_without_rows(project, capsys):
+    leave_untrained("probe", ActionProbe, without="no ceiling")
+    assert (project / "data/curves/probe.csv").read_text() == "step,train_loss\n"
+    assert json.loads((project / "data/metrics/probe.json").read_text()) == {}
+    assert "nothing is trained; there will be no ceiling" in capsys.readouterr().err
 
 
 def test_a_stage_says_what_it_computes_on(project, capsys, monkeypatch, tiny_params):

@@ -79,7 +79,7 @@ def test_the_card_tells_metrics_and_command(pipeline, tiny_world):
     assert ran.stdout.endswith("a card with metrics\n")
     card, psnr = Path("told/README.md").read_text(), json.loads(Path("data/metrics/evaluate.json").read_text())["psnr"]
     assert f"| evaluate `psnr` | {psnr:.2f} |" in card
-    assert "Trained by `make repro`." in card
+    assert "Trained on frames of Procgen's coinrun by `make repro`." in card
     assert "±" not in card
     genie_export("--out", "told", "--made", "Grown on a tree.")
     assert "Grown on a tree.\n" in Path("told/README.md").read_text()

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from genie.cli import app
-from genie.core.actions import NO_ACTION
+from genie.core.actions import NO_ACTION, game_actions
 from genie.data.caches import write_latent_actions
 from genie.data.episodes import SCHEMA_VERSION
 from genie.data.held_out import held_out_prompt, lively_frame
@@ -21,10 +21,12 @@ from genie.models.steering import Steering, SteeringConfig
 from genie.models.tokenizer import Tokenizer
 from genie.reporting.sample import SampleError, dream, parse_actions, world_sheets
 from genie.world import WorldModel
-from genie.world.controls import ARROWS, write_buttons
+from genie.world.controls import arrows_of, write_buttons
 from genie.world.maskgit import Sampling
 from genie.world.prompts import PromptError, picture_prompt
 from tests.configs import dynamics_config, tokenizer_config
+
+ARROWS = arrows_of(game_actions("coinrun").names)
 
 NUM_ACTIONS, CONTEXT, HORIZON = 3, 4, 5
 EPISODE_STARTS, NUM_FRAMES = (0, 20, 32), 50
@@ -174,14 +176,15 @@ def test_the_default_frame_is_one_around_which_much_moves(project):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK"])
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (7, 5)])
-def test_a_picture_becomes_its_centre_square(tmp_path, mode, size):
+@pytest.mark.parametrize("frame_size", [64, 96])
+def test_a_picture_becomes_its_centre_square(tmp_path, mode, size, frame_size):
     width, height = size
     picture, side = Image.new("RGB", size, "black"), min(size)
     left, top = (width - side) // 2, (height - side) // 2
     picture.paste("white", (left, top, left + side, top + side))
     picture.convert(mode).save(tmp_path / "picture.tiff")
-    frames_THWC = picture_prompt(tmp_path / "picture.tiff").frames_THWC
-    assert frames_THWC.shape == (1, 64, 64, 3)
+    frames_THWC = picture_prompt(tmp_path / "picture.tiff", (frame_size, frame_size, 3)).frames_THWC
+    assert frames_THWC.shape == (1, frame_size, frame_size, 3)
     assert frames_THWC.dtype == np.uint8
     assert frames_THWC.min() == 255
 
@@ -190,7 +193,7 @@ def test_a_picture_becomes_its_centre_square(tmp_path, mode, size):
 def test_a_picture_that_unpacks_without_bound_is_refused(tmp_path, side):
     Image.new("1", (side, side)).save(tmp_path / "bomb.png")
     with pytest.raises(PromptError, match=r"bomb.png: has more than 24 million pixels; scale it down"):
-        picture_prompt(tmp_path / "bomb.png")
+        picture_prompt(tmp_path / "bomb.png", (64, 64, 3))
 
 
 def test_a_large_photograph_is_decoded_small(tmp_path):
@@ -198,9 +201,12 @@ def test_a_large_photograph_is_decoded_small(tmp_path):
     gradient = Image.linear_gradient("L").resize((8000, 6000)).convert("RGB")
     gradient.save(tmp_path / "large.jpg", quality=95)
     gradient.reduce(8).save(tmp_path / "small.png")
-    large, small = (picture_prompt(tmp_path / name).frames_THWC.astype(int) for name in ("large.jpg", "small.png"))
+    names = "large.jpg", "small.png"
+    large, small = (picture_prompt(tmp_path / name, (64, 64, 3)).frames_THWC.astype(int) for name in names)
     assert np.abs(large - small).max() <= 2
-    read = "import resource, sys; from genie.world.prompts import read_picture; read_picture(sys.argv[1], '')"
+    read = (
+        "import resource, sys; from genie.world.prompts import read_picture; read_picture(sys.argv[1], '', (64, 64, 3))"
+    )
     peak = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     peaks = [
         int(subprocess.check_output([sys.executable, "-c", f"{read}; {peak}", tmp_path / name]))

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from genie.core.actions import EFFECTIVE_ACTIONS, effective_action
+from genie.core.actions import game_actions
 from genie.data.episodes import EpisodeStore
 from genie.sources import branches as branches_module
 from genie.sources.branches import play_branches
 
 PAST = 3
+COINRUN = game_actions("coinrun")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,9 @@ def test_states_are_those_of_the_first_shard_and_the_action_taken_leads_to_the_f
     assert len(found) >= 5
     compared = 0
     for m, end in found:
-        assert branches.taken_MS[m].tolist() == effective_action(actions[end - PAST + 1 : end]).tolist()
+        assert branches.taken_MS[m].tolist() == COINRUN.effective(actions[end - PAST + 1 : end]).tolist()
         if actions[end] < 15:
-            effect = effective_action(actions[end])
+            effect = COINRUN.effective(actions[end])
             np.testing.assert_array_equal(branches.next_MEHWC[m, effect], frames[end + 1])
             compared += 1
     assert compared >= 5
@@ -46,8 +47,8 @@ def test_states_are_those_of_the_first_shard_and_the_action_taken_leads_to_the_f
 def test_shapes_and_that_actions_matter(branches):
     assert branches.past_MTHWC.shape == (20, PAST, 64, 64, 3)
     assert branches.taken_MS.shape == (20, PAST - 1)
-    assert branches.next_MEHWC.shape == (20, len(EFFECTIVE_ACTIONS), 64, 64, 3)
-    left, right = (branches.next_MEHWC[:, EFFECTIVE_ACTIONS.index(name)] for name in ("left", "right"))
+    assert branches.next_MEHWC.shape == (20, len(COINRUN.names), 64, 64, 3)
+    left, right = (branches.next_MEHWC[:, COINRUN.names.index(name)] for name in ("left", "right"))
     assert (left != right).any((1, 2, 3)).mean() > 0.5
 
 

@@ -3,10 +3,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from genie.core.actions import EFFECTIVE_ACTIONS
+from genie.core.actions import game_actions
 from genie.sources.twin import RealGame
 
-RIGHT = EFFECTIVE_ACTIONS.index("right")
+RIGHT = game_actions("coinrun").names.index("right")
 LEVEL, DEADLY_LEVEL = 0, 3  # in the deadly level, the policy dies in its fifth frame
 
 

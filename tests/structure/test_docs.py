@@ -19,7 +19,11 @@ from genie.world.pretrained import SHIPPED
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "results"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "films", "results")),
+]
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL))
@@ -92,8 +96,10 @@ def test_params_exist():
     keys += [word for word in INLINE if re.fullmatch(rf"({'|'.join(tree)})\.(?!json|png|py)[a-z_]+", word)]
     assert keys
     for key in keys:
-        section, leaf = key.split(".")
-        assert leaf in tree[section], key
+        value = tree
+        for part in key.split("."):
+            assert part in value, key
+            value = value[part]
 
 
 def test_every_file_is_in_the_tree():

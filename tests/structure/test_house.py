@@ -115,6 +115,16 @@ def test_a_second_set_up_installs_nothing(tmp_path):
     assert (folder / "log").read_text().split() == ["venv", "pip", "pip", "venv", "pip"]
 
 
+def test_make_films_stops_before_the_films_of_others(tmp_path):
+    fake_python(tmp_path / "python", "3.11")
+    (tmp_path / "data/films").mkdir(parents=True)
+    (tmp_path / "data/films/my film.mp4").touch()
+    run = make(tmp_path, "--no-print-directory", "films", f"PYTHON={tmp_path}/python", "CUDA=1")
+    assert run.returncode != 0
+    assert "my film.mp4 is not in films/freeway: move it elsewhere first" in run.stderr
+    assert not (tmp_path / "films").exists()
+
+
 @pytest.mark.skipif(
     shutil.which("nvidia-smi") is not None or platform.machine() != "x86_64", reason="CUDA is of use here"
 )

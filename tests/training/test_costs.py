@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genie.models.motion_predictor import HIDDEN
 from genie.models.recent_motion import REMEMBERED
 from genie.training.costs import blank_batch, build, count_step, si, step_costs, training_params
+from tests.frames import LARGER_SIZES
 
 MODELS = (
     "tokenizer",
@@ -174,3 +175,17 @@ def test_numbers_have_three_digits():
     assert shown == ["0", "0.5", "7", "999", "1 k", "1.23 M", "1,000 E", "1,000,000 E"]
     assert si(1.25e9, "B") == "1.25 GB"
     assert si(12, "B") == "12 B"
+
+
+@pytest.mark.slow
+def test_larger_frames_cost_more_where_they_are_seen_whole(tiny_params):
+    size = max(LARGER_SIZES)
+    collect = tiny_params.collect.model_copy(update={"source": "films", "frame_size": size})
+    larger = tiny_params.model_copy(update={"collect": collect})
+    assert blank_batch("tokenizer", larger).shape[2:] == (size, size, 3)
+    assert step_costs("tokenizer", larger).parameters > step_costs("tokenizer", tiny_params).parameters
+    for name in ("probe", "lam", "motion"):
+        assert step_costs(name, larger) == step_costs(name, tiny_params), "all see frames at the measured size"
+    costs, small = step_costs("dynamics", larger), step_costs("dynamics", tiny_params)
+    assert costs.parameters == small.parameters
+    assert costs.activation_bytes == small.activation_bytes

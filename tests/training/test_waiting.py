@@ -56,7 +56,7 @@ def test_a_step_does_not_wait(job, accelerator):
 def test_nor_does_one_of_the_other_quantizer(job, accelerator):
     _, params, _, dataset = job
     params = params.model_copy(update={"quantizer": "fsq"})
-    take_steps(lambda: build_tokenizer(params), params, dataset, accelerator)
+    take_steps(lambda: build_tokenizer(params, 64), params, dataset, accelerator)
 
 
 @pytest.mark.parametrize(

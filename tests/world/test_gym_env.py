@@ -43,6 +43,11 @@ def test_gymnasium_finds_nothing_to_complain_about(folder):
         check_env(env.unwrapped)
 
 
+def test_actions_without_names_are_directions_or_numbers(moving_world, pictured_world):
+    assert GenieEnv(moving_world).reset(seed=0)[1]["actions"] == ("right", "left", "still", "up-right", "right")
+    assert GenieEnv(pictured_world).reset(seed=0)[1]["actions"] == ("0", "1", "2", "3", "4")
+
+
 def test_it_plays_the_world_as_it_is(tiny_world):
     env = GenieEnv(tiny_world)
     _, info = env.reset(seed=5)
@@ -174,3 +179,14 @@ def test_a_closed_batch_says_so(tiny_world):
     for use in (many.reset, lambda: many.step([0] * ENVS)):
         with pytest.raises(ClosedEnvironmentError, match="closed"):
             use()
+
+
+def test_larger_frames_are_observed_and_shown_small(larger_world, capsys):
+    env = GenieEnv(larger_world, render_mode="human")
+    assert env.observation_space.shape == larger_world.frame_shape
+    assert env.reset(seed=0)[0] in env.observation_space
+    assert env.step(0)[0] in env.observation_space
+    assert capsys.readouterr().out.count("▀") == 2 * 64 * 32
+    many = GenieVectorEnv(2, larger_world)
+    assert many.reset(seed=0)[0] in many.observation_space
+    assert many.step(np.array([0, 1]))[0] in many.observation_space

@@ -97,7 +97,8 @@ def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     _, front_matter, text = (folder / "README.md").read_text().split("---\n", 2)
     assert YAML(typ="safe").load(front_matter)["license"] == "mit"
     for latent, button in enumerate(tiny_world.buttons):
-        assert f"| {latent} | {button.action.replace('_', ' ')} | {button.confidence:.2f} |\n" in text
+        assert f"| {latent} | {button.title} |\n" in text
+    assert "world.steer(0)" in text
     assert "Measured" not in text
     assert "Trained by" not in text
     details = {"metrics": "| psnr | 21.5 |\n", "made": "Trained by `make repro`."}
@@ -105,6 +106,24 @@ def test_the_card_is_of_this_world(tiny_world, folder, tmp_path):
     told = (tmp_path / "told" / "README.md").read_text()
     assert "| psnr | 21.5 |" in told
     assert "Trained by `make repro`." in told
+
+
+def test_worlds_without_true_actions_are_kept_and_described(moving_world, pictured_world, tmp_path):
+    for name, world in (("moving", moving_world), ("pictured", pictured_world)):
+        film = replace(world.prompts[0], source="cat.mp4, frame 12")
+        world = world.fork()
+        world.prompts = (film,)
+        world.save_pretrained(tmp_path / name)
+        loaded = WorldModel.from_pretrained(tmp_path / name)
+        assert loaded.buttons == world.buttons
+        assert loaded.steering is None
+        assert loaded.prompts[0].source == film.source
+        card = (tmp_path / name / "README.md").read_text()
+        assert "CoinRun" not in card
+        assert "arrow" not in card
+        assert card.count("| 1 |") == (name == "moving")
+        for button in world.buttons:
+            assert button.title in card
 
 
 def test_it_is_saved_whole_or_not_at_all_and_beside_what_is_there(tiny_world, folder):
@@ -232,3 +251,14 @@ def test_a_world_on_the_hub_is_loaded_by_its_name(folder, tmp_path):
 @pytest.mark.parametrize("name", ["nowhere", "/no/where", "../no/where", "a/b/c", "./nowhere"])
 def test_a_folder_that_is_none_asks_no_hub(name):
     assert f"{name}: no such folder" in fault_of(name)
+
+
+def test_a_world_of_larger_frames_is_saved_and_loaded(larger_world, folder, tmp_path):
+    larger_world.save_pretrained(tmp_path / "tower")
+    loaded, size = WorldModel.from_pretrained(tmp_path / "tower"), larger_world.frame_shape[0]
+    assert loaded.frame_shape == (size, size, 3)
+    assert f"uint8, {size}x{size}, RGB" in (tmp_path / "tower" / "README.md").read_text()
+    assert played(loaded, loaded.prompts[0]).shape == (8, size, size, 3)
+    shutil.copy(folder / "prompts.npz", tmp_path / "tower")
+    with pytest.raises(PromptError, match=f"prompts of 64x64 pixels for a world of {size}x{size}; .*genie export"):
+        WorldModel.from_pretrained(tmp_path / "tower")

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from genie.core.actions import game_actions
 from genie.models.checkpoint import CheckpointError, fingerprint, save_model
 from genie.models.dynamics import build_dynamics
+from genie.models.measured_size import at_measured_size
 from genie.models.recent_motion import RecentMotion
 from genie.models.steering import build_steering
 from genie.models.tokenizer import build_tokenizer
@@ -14,7 +16,8 @@ from genie.world.controls import Button, ButtonsError, write_buttons
 from genie.world.maskgit import Sampling
 
 ACTIONS, CONTEXT, DREAMED, BATCH = 5, 2, 6, 3
-BUTTONS = tuple(Button((0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0)) for action in range(ACTIONS))
+SHARES = [(0.1, action / ACTIONS, 0.0, 0.0, 0.0, 0.0) for action in range(ACTIONS)]
+BUTTONS = tuple(Button(game_actions("coinrun").names, shares) for shares in SHARES)
 FEW_CODES = {"quantizer": "fsq", "fsq_levels": [4, 3, 3]}
 SAMPLINGS = [
     Sampling(maskgit_steps=1, temperature=0.0),
@@ -62,7 +65,7 @@ class Uncached:
 
 @pytest.fixture
 def models(tiny_params, scrambled):
-    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer.model_copy(update=FEW_CODES)))
+    tokenizer = scrambled(build_tokenizer(tiny_params.tokenizer.model_copy(update=FEW_CODES), 64))
     dynamics = build_dynamics(
         tiny_params.dynamics.model_copy(update={"context_frames": CONTEXT, "num_layers": 2}),
         num_codes=tokenizer.num_codes,
@@ -141,7 +144,7 @@ def test_frames_are_streamed_as_they_are_dreamed(world, prompt):
 def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path):
     for name, model in zip(("tokenizer", "dynamics", "steering"), models, strict=True):
         save_model(tmp_path / name, model)
-    with pytest.raises(ButtonsError, match=r"buttons\.json: no such file; run `dvc repro`"):
+    with pytest.raises(ButtonsError, match=r"actions\.json: no such file; run `dvc repro`"):
         WorldModel.load(tmp_path, SAMPLINGS[1])
     write_buttons(tmp_path, BUTTONS)
     loaded = WorldModel.load(tmp_path, SAMPLINGS[1])
@@ -150,7 +153,7 @@ def test_a_world_is_loaded_from_its_checkpoints(models, world, prompt, tmp_path)
 
 
 def test_a_world_of_two_minds_is_refused(models, tiny_params, tmp_path):
-    other = build_tokenizer(tiny_params.tokenizer.model_copy(update={**FEW_CODES, "seed": 9}))
+    other = build_tokenizer(tiny_params.tokenizer.model_copy(update={**FEW_CODES, "seed": 9}), 64)
     told = save_model(tmp_path / "tokenizer", other)
     save_model(tmp_path / "dynamics", models[1])
     with pytest.raises(CheckpointError, match=f"trained on tokens of tokenizer {fingerprint(models[0])}.*{told}") as it:
@@ -300,3 +303,29 @@ def test_no_effect(effect, world, prompt):
     world.reset(prompt[0][0].numpy())
     with pytest.raises(WorldError, match="effective actions are whole numbers from 0 to 5, here a single one"):
         world.steer(effect)
+
+
+def test_larger_frames_are_played(larger_world, shared_world):
+    world, shape = larger_world.fork(), larger_world.frame_shape
+    prompt_THWC = world.prompts[0].frames_THWC
+    shown_HWC = world.reset(prompt_THWC, actions=world.prompts[0].actions)
+    last_1HWC = torch.from_numpy(prompt_THWC[-1:])
+    assert np.array_equal(shown_HWC, world.tokenizer.decode(world.tokenizer.encode(last_1HWC))[0].numpy())
+    imagined_AHWC = world.imagine()
+    assert imagined_AHWC.shape == (world.num_actions, *shape)
+    assert np.array_equal(imagined_AHWC[2], world.step(2))
+    assert world.step(world.steer(1)).shape == shape
+    rolled_BSHWC = world.rollout(torch.from_numpy(prompt_THWC[None]), torch.tensor([[2, 0]]))
+    assert rolled_BSHWC.shape == (1, 2, *shape)
+    with pytest.raises(WorldError, match=f"of this world is uint8 .T, {shape[0]}, {shape[0]}, 3.*got uint8 .2, 64, 64"):
+        world.reset(shared_world.prompts[0].frames_THWC)
+    with pytest.raises(WorldError, match=rf"of this world is .*{shape[0]}.* got uint8 \(1, 2, 64, 64, 3\)"):
+        world.rollout(torch.from_numpy(shared_world.prompts[0].frames_THWC[None]), torch.tensor([[2]]))
+
+
+def test_motion_of_larger_frames_is_measured_at_the_measured_size(larger_world):
+    world = larger_world.fork()
+    frames = [world.reset(world.prompts[0].frames_THWC[-1:])] + [world.step(action) for action in (3, 1, 0)]
+    seen_THWC = at_measured_size(torch.from_numpy(np.stack(frames)))
+    memory = world._played()._memory
+    torch.testing.assert_close(memory.motion.moved_BRd, RecentMotion.of(seen_THWC[None]).moved_BRd)
