@@ -15,12 +15,11 @@ import numpy as np
 NUM_ACTIONS = 15  # of a Procgen game
 NO_ACTION = 255  # marks an episode's last frame
 
-# Names, in each game, of up and down, where they do something, and of what actions from 9 on do. Elsewhere they do
-# nothing; in CoinRun "down" drops through crates, which is too rare to be an action of its own.
-_UP = {
-    "climber": "jump", "coinrun": "jump", "jumper": "jump", "ninja": "jump", "fruitbot": None, "plunder": None,
-}  # fmt: skip
-_DOWN = {"climber": None, "coinrun": None, "jumper": None, "ninja": None, "fruitbot": None, "plunder": None}
+# Games in which up is a jump and down does nothing, and in which both do nothing. In CoinRun "down" drops through
+# crates, which is too rare to be an action of its own.
+_JUMPING = ("climber", "coinrun", "jumper", "ninja")
+_SIDEWAYS = ("fruitbot", "plunder")
+# Names of what actions from 9 on do.
 _FIRE = {
     "bossfight": ("fire",), "caveflyer": ("fire",), "dodgeball": ("fire",), "fruitbot": ("fire",), "plunder": ("fire",),
     "starpilot": ("fire", "fire_back"), "ninja": ("throw", "throw_high", "throw_up", "throw_low"),
@@ -72,7 +71,9 @@ def _move(env_name: str, action: int) -> str:
     dx, dy = action // 3 - 1, action % 3 - 1
     if env_name in _GRID_STEPS and dx:
         dy = 0
-    along, across = ("", "right", "left")[dx], (None, _UP.get(env_name, "up"), _DOWN.get(env_name, "down"))[dy]
+    if env_name in _SIDEWAYS or (env_name in _JUMPING and dy < 0):
+        dy = 0
+    along, across = ("", "right", "left")[dx], ("", "jump" if env_name in _JUMPING else "up", "down")[dy]
     return "_".join(part for part in (across, along) if part) or "stay"
 
 

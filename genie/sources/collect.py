@@ -20,12 +20,11 @@ from genie.data.parallel_writing import write_shards
 from genie.data.shards import SPLITS, Shard
 from genie.distributed.claims import claim, release
 from genie.distributed.processes import num_cores
-from genie.distributed.workers import work
 from genie.sources.bursts import Bursts
 from genie.sources.engines import distribution
 from genie.sources.levels import levels_and_seeds, shards_of, simulator_of
 from genie.sources.policies import Policy
-from genie.sources.side_by_side import thread_shares
+from genie.sources.side_by_side import largest_first, run_side_by_side, thread_shares
 
 MAX_EPISODE_FRAMES = 256  # longer lives are cut: memory stays bounded, and few windows are lost
 BUFFER_BYTES = 2**28  # of frames of unfinished episodes; with many environments, lives are cut earlier
@@ -139,15 +138,9 @@ def _is_finished(params: CollectParams, shard: Shard, path: Path) -> bool:
 
 
 def _collect_shards(params: CollectParams, num_threads: int, paths: Mapping[Shard, Path], bar: tqdm) -> None:
-    # The largest first: at the end, when some workers have no shard left, the others are soon done.
-    jobs = sorted(paths.items(), key=lambda job: job[0].num_frames, reverse=True)
+    jobs = largest_first(paths.items(), lambda job: job[0].num_frames)
     shares = thread_shares([shard.num_frames for shard, _ in jobs], num_threads, _process_bytes(params.num_envs))
-    if len(shares) > 1:
-        recorders = [partial(_collect_shard, params, share) for share in shares]
-        work(recorders, jobs, bar.update, preload="genie.sources.loaded_engine")
-        return
-    for job in jobs:
-        _collect_shard(params, num_threads, job, bar.update)
+    run_side_by_side(partial(_collect_shard, params), jobs, shares, bar.update, preload="genie.sources.loaded_engine")
 
 
 def _collect_shard(

@@ -24,15 +24,15 @@ from genie.data.episodes import EpisodeStore, EpisodeWriter
 from genie.data.hdf5 import writing_hdf5
 from genie.data.shards import SPLITS, Shard, share_of
 from genie.distributed.claims import claim, release
-from genie.distributed.processes import free_memory, num_cores, num_local_processes, num_processes, rank, wait_for_all
+from genie.distributed.processes import num_cores, num_processes, rank, wait_for_all
 from genie.distributed.progress import progress
-from genie.distributed.workers import work
 from genie.sources.collect import MAX_EPISODE_FRAMES, moving_fraction
 from genie.sources.cuts import find_cuts
 from genie.sources.film_splits import Episodes, split_films
 from genie.sources.films import FILMS_FOLDER, FilmError, expected_frames, find_films, sidecar_path
 from genie.sources.sampled_films import SampledFilm, sample_film, sampling_identity
 from genie.sources.scenes import Scenes, find_scenes, pieces_of
+from genie.sources.side_by_side import largest_first, run_side_by_side, workers_in_memory
 from genie.sources.sidecars import action_names, check_sidecar, label, read_sidecar
 
 PROCESS_BYTES = 500 * 10**6  # of a process that decodes: frames of the decoder, and blocks to be compressed
@@ -154,19 +154,17 @@ def _collect(
 
 
 def _sample_films(params: CollectParams, num_threads: int, jobs: list[tuple[Path, Path]]) -> None:
-    # The longest first: at the end, when some workers have no film left, the others are soon done.
     sizes = {film: expected_frames(film) for film, _ in jobs}
-    jobs = sorted(jobs, key=lambda job: sizes[job[0]], reverse=True)
-    in_memory = max(1, free_memory() // num_local_processes() // PROCESS_BYTES)
-    num_workers = min(num_threads, len(jobs), in_memory)
+    num_workers = min(num_threads, len(jobs), workers_in_memory(PROCESS_BYTES))
+    shares = [len(share_of(worker, num_workers, num_threads)) for worker in range(num_workers)]
     with progress(name="decode", total=sum(sizes.values()) or None, unit="frame") as bar:
-        if num_workers > 1:
-            shares = [len(share_of(worker, num_workers, num_threads)) for worker in range(num_workers)]
-            workers = [partial(sample_film, params, share) for share in shares]
-            work(workers, jobs, bar.update, preload="genie.sources.sampled_films")
-            return
-        for job in jobs:
-            sample_film(params, num_threads, job, bar.update)
+        run_side_by_side(
+            partial(sample_film, params),
+            largest_first(jobs, lambda job: sizes[job[0]]),
+            shares,
+            bar.update,
+            preload="genie.sources.sampled_films",
+        )
 
 
 def _label(
@@ -234,7 +232,6 @@ def _write(
     attributes: dict,
 ) -> int:
     total = sum(len(frames) for episodes in splits.values() for _, frames in episodes)
-    frame_shape = (params.frame_size, params.frame_size, 3)
     with replacing_folder(folder) as temporary, progress(name="write", total=total, unit="frame") as bar:
         for split, episodes in splits.items():
             for shard, own in _shards(split, episodes, params.shard_frames):
@@ -246,7 +243,7 @@ def _write(
                         shard.num_frames,
                         params.compression,
                         told,
-                        frame_shape=frame_shape,
+                        frame_shape=params.frame_shape,
                         has_actions=bool(labels),
                     ) as writer,
                 ):
