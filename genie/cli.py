@@ -65,7 +65,7 @@ def import_(
 
         genie import my_videos/ walk.mp4
 
-        dvc repro
+        genie scale films && dvc repro
 
     To return to the simulator, set collect.source to simulator; to leave a film out again, delete it from data/films.
     """

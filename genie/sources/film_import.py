@@ -100,7 +100,7 @@ def summarise_import(films: Sequence[ImportedFilm], params: CollectParams) -> st
             *map(str, films),
             f"{len(films)} film{'s' if len(films) > 1 else ''}, {seconds / 3600:.2f} hours, in {FILMS_FOLDER}; "
             "params.yaml has collect.source: films",
-            "next: `dvc repro` trains on them, then `genie play --world data/models` plays the world",
+            "next: `genie scale films && dvc repro` trains on them; `genie play --world data/models` plays the world",
         ]
     )
 
